@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The second half of the port: memory as mm/ sees the machine. (The first: kernel/base/arch_cpu.h.)
+ *
+ * mm/ contains no instruction: every effect on the machine goes through these functions. On x86-64
+ * arch/x86_64/mm_arch.c and tlb.c implement them; in a hosted build tests/host/arch_host.c does,
+ * with virtual CPUs whose TLBs remember everything they were allowed to remember.
+ */
+#ifndef MM_ARCH_H
+#define MM_ARCH_H
+
+#include "arch/x86_64/pte.h"
+#include "kernel/base/arch_cpu.h"
+#include "kernel/base/range.h"
+#include "kernel/base/types.h"
+
+struct tlb_flush;
+
+/* What the machine can do. Filled in before anything in mm/ runs, constant from then on. */
+struct arch_mm {
+	u64 direct_base;	/* virtual address of physical 0 in the direct map */
+	u64 pte_mask;		/* bits a leaf may have: no PTE_NX without NX, no PTE_G with KPTI or without PGE,
+				   no PTE_PKEY without PKS */
+	u8 levels;		/* of a root: 4 or 5 */
+	u8 max_leaf;		/* PT_2M, or PT_1G where the CPU has 1 GiB leaves */
+	u8 phys_bits;		/* width of a physical address */
+	u8 bbm;			/* the CPU's errata ask for break-before-make (enum arch_bbm) */
+};
+
+enum arch_bbm {
+	ARCH_BBM_NONE,
+	ARCH_BBM_EXECUTABLE,	/* for executable leaves only (instruction-TLB errata) */
+	ARCH_BBM_ALL,
+};
+
+extern struct arch_mm arch_mm;
+
+/* The direct map. The frame need not be mapped there for the arithmetic to hold. */
+static inline void *phys_to_virt(phys_t pa)
+{
+	return (void *)(arch_mm.direct_base + pa.raw);
+}
+
+static inline phys_t virt_to_phys(const void *p)
+{
+	return phys((u64)p - arch_mm.direct_base);
+}
+
+/*
+ * The only way an entry is changed once its table can be reached: one 8-byte store with release order.
+ * level is that of the table the slot stands in (hosted builds log and check it).
+ */
+void arch_pte_store(pte_t *slot, pte_t value, unsigned level);
+
+/*
+ * Fill nr entries from slot on: the i-th becomes first + i * step (raw arithmetic; step 0 fills them
+ * all alike). Each is one 8-byte store, in ascending order.
+ */
+void arch_pte_fill(pte_t *slot, unsigned nr, pte_t first, u64 step, unsigned level);
+
+/*
+ * Memory type of physical memory: returns the type (MTRR encoding, SDM 3A table 12-8) of the byte at pa
+ * and sets *end to the first byte above it that may have another one (at most 2^phys_bits).
+ */
+u8 arch_memory_type(phys_t pa, u64 *end);
+
+/* Invalidate on this CPU only. Any context. */
+void arch_tlb_flush_page(u64 va);	/* every leaf that translates va, global ones too, and the
+					   paging-structure caches of this context (SDM 3A 4.10.4.1) */
+void arch_tlb_flush_all(void);		/* everything: global, every PCID, paging-structure caches */
+
+/*
+ * Run tlb_flush_run(flush) on every CPU of `cpus` and wait until each has acknowledged. This CPU is
+ * not among them. Interrupts on, no spinlock held (asserted by the caller). CPUs that do not
+ * acknowledge in time are taken out of the online mask and added to *dead.
+ */
+void arch_tlb_shootdown(const cpumask_t *cpus, struct tlb_flush *flush, cpumask_t *dead);
+
+/*
+ * Stop all other CPUs (their interrupts off, spinning in code outside any range mm/ would change), run
+ * fn(arg) here with interrupts off, let them go on. For break-before-make. May be called with the
+ * page-table lock held: the others are interrupted, not asked.
+ */
+void arch_rendezvous(void (*fn)(void *arg), void *arg);
+
+/*
+ * Whether [va.start, va.end) holds anything this or another CPU touches by itself while an entry that
+ * maps it is briefly absent: running code, current stacks, descriptor tables, per-CPU data.
+ */
+bool arch_range_pinned(struct range va);
+
+/* Load a root on this CPU (CR3). Non-global translations of the old root are gone afterwards. */
+void arch_switch_root(phys_t root);
+
+/* Makes this CPU forget instructions fetched before (CPUID or the like; SDM 3A 9.1.3). */
+void arch_core_serialise(void);
+
+#endif

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * struct page: what is known of each frame, in 32 bytes; and struct block: of each 2 MiB of them.
+ *
+ * Both arrays are indexed from `page_array` and `block_array` by frame number and block number. They
+ * have holes where there is no RAM: pfn_valid() tells, and must be asked before the page of a frame
+ * that was not handed out by the allocator is touched.
+ *
+ * A frame always has exactly one owner class. It changes hands by one store of `class`, and the audit
+ * (pt_audit.h) checks that only frames of the right class are executable.
+ */
+#ifndef MM_PAGE_H
+#define MM_PAGE_H
+
+#include "kernel/base/types.h"
+#include "mm/arch.h"
+
+enum page_class {
+	PAGE_RESERVED = 0,	/* RAM the kernel may not use, or no frame at all */
+	PAGE_FREE,		/* in the page allocator */
+	PAGE_KERNEL,		/* handed out, no further class */
+	PAGE_TABLE,		/* a page table */
+	PAGE_SLAB,		/* small objects */
+	PAGE_MEMMAP,		/* struct page itself */
+	PAGE_BOOT,		/* taken at boot and never given back */
+	PAGE_KERNEL_TEXT,	/* the image's text, and its tail */
+	PAGE_KERNEL_RODATA,
+	PAGE_KERNEL_DATA,
+	PAGE_AP_START,		/* start code of the other CPUs */
+	PAGE_EXECMEM,		/* executable memory pool */
+	PAGE_UNMAPPED,		/* unmapped cache, or handed out by it */
+	PAGE_USER,
+	PAGE_DEVICE,
+	PAGE_RUNTIME,		/* EFI runtime code and data */
+	PAGE_CLASSES,
+};
+
+/* Name of a class, for reports. */
+const char *page_class_name(enum page_class class);
+
+#define PAGE_BUDDY 0x01		/* flags: heads a block of the buddy's free lists */
+#define PAGE_CACHED 0x02	/* flags: in a per-CPU list */
+#define PAGE_PENDING 0x04	/* flags, table: on its space's list of tables to collapse or free */
+#define PAGE_PINNED 0x08	/* flags, table: never collapsed and never freed */
+#define PAGE_QUARANTINE 0x10	/* flags: a CPU that may still translate to it is dead; never used again */
+#define PAGE_HEAD 0x20		/* flags: first frame of an allocation; `order` says how long it is */
+
+#define PFN_NONE UINT32_MAX	/* end of a list by frame number */
+
+struct page {
+	u32 next;	/* frame numbers of neighbours on a list; PFN_NONE ends it */
+	u32 prev;
+	u8 class;	/* enum page_class; plain store, read by the audit */
+	u8 order;	/* of the block or allocation that this frame heads; a table: its level */
+	u8 flags;
+	u8 node;
+	union {
+		struct {		/* class table */
+			u16 breaks;	/* pairs of neighbouring entries that are not one run (pgtable.h) */
+			u16 reserved;
+		};
+		struct {		/* any other */
+			u16 writable_aliases;	/* writable leaves outside the direct map, shared roots */
+			u16 exec_aliases;	/* executable ones */
+		};
+	};
+	union {
+		u64 gen;	/* table: generation of the last change of rights in it */
+		u64 private;	/* the owner's word (slab: the cache; unmapped: …) */
+	};
+	union {
+		u64 va;		/* table: first address it translates */
+		u64 account;	/* who is charged */
+	};
+};
+
+_Static_assert(sizeof(struct page) == 32, "metadata per frame");
+
+/* Of each 2 MiB block. exec_* let a check of a whole leaf skip the blocks with nothing executable. */
+struct block {
+	u16 exec_frames;	/* frames with exec_aliases != 0 */
+	u16 audit_exec;		/* scratch of a running audit */
+	u32 plan;		/* scratch of a running plan: its number (pgtable.h) */
+};
+
+extern struct page *page_array;
+extern struct block *block_array;
+/* One past the highest frame number of RAM. */
+extern pfn_t page_max_pfn;
+
+#define BLOCK_ORDER 9u
+
+static inline struct page *pfn_to_page(pfn_t pfn)
+{
+	return page_array + pfn;
+}
+
+static inline pfn_t page_to_pfn(const struct page *page)
+{
+	return (pfn_t)(page - page_array);
+}
+
+static inline phys_t page_to_phys(const struct page *page)
+{
+	return phys(page_to_pfn(page) << PAGE_SHIFT);
+}
+
+static inline pfn_t phys_to_pfn(phys_t pa)
+{
+	return pa.raw >> PAGE_SHIFT;
+}
+
+static inline struct page *phys_to_page(phys_t pa)
+{
+	return pfn_to_page(phys_to_pfn(pa));
+}
+
+static inline struct block *pfn_to_block(pfn_t pfn)
+{
+	return block_array + (pfn >> BLOCK_ORDER);
+}
+
+static inline void *page_to_virt(const struct page *page)
+{
+	return phys_to_virt(page_to_phys(page));
+}
+
+static inline struct page *virt_to_page(const void *p)
+{
+	return phys_to_page(virt_to_phys(p));
+}
+
+/*
+ * The struct page array exists in sections of 256 MiB of memory (2 MiB of struct page: one 2M leaf).
+ * One bit each: a section with RAM. Set up by page_section_add(), constant after boot.
+ */
+#define SECTION_SHIFT 28u
+#define SECTIONS_MAX (1u << (46 - SECTION_SHIFT))	/* 64 TiB */
+extern u64 page_sections[SECTIONS_MAX / 64];
+
+static inline bool pfn_valid(pfn_t pfn)
+{
+	u64 section = pfn >> (SECTION_SHIFT - PAGE_SHIFT);
+
+	return section < SECTIONS_MAX && (page_sections[section / 64] >> (section % 64) & 1);
+}
+
+/*
+ * Declare that struct page and struct block of section nr exist, and make every frame of it
+ * PAGE_RESERVED. Boot only.
+ */
+void page_section_add(u64 section);
+
+/* Set the class of nr frames. The caller owns them. Any context. */
+void page_set_class(pfn_t pfn, u64 nr, enum page_class class);
+
+#endif

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Page tables: walk, map, protect, unmap, split, collapse. One code for all levels.
+ *
+ * This is mechanism. It knows entries, tables, frames and generations; what may be done to which
+ * frame is decided above (directmap.h, set_memory.h).
+ *
+ * Every change is the same protocol (DESIGN: Page tables):
+ *
+ *   plan how many tables → reserve them → lock → plan again (short? unlock, reserve more, again)
+ *   → split where partial, store, count breaks → unlock → flush → lock → collapse what is uniform and
+ *   flushed → unlock → flush → free
+ *
+ * Invariants, checked by pt_check():
+ *  - an absent entry is all zero;
+ *  - entries that point to tables are permissive: rights are those of the leaf;
+ *  - table->breaks is the number of i with entries i and i+1 not one run. Two neighbours are one run
+ *    if both are absent, or both are leaves with equal attributes (A and D aside) and the second
+ *    maps what lies behind the first. So a table is uniform if breaks == 0 and its first frame is
+ *    aligned to what the table spans, or its first entry is absent;
+ *  - statistics equal what a walk counts;
+ *  - a store changes the size of a page, or its frame, rights or memory type, never both.
+ */
+#ifndef MM_PGTABLE_H
+#define MM_PGTABLE_H
+
+#include "arch/x86_64/pte.h"
+#include "kernel/base/range.h"
+#include "kernel/base/spinlock.h"
+#include "mm/page.h"
+#include "mm/tlb_batch.h"
+
+enum pt_collapse_policy {
+	PT_COLLAPSE_OFF,	/* never: what Linux does */
+	PT_COLLAPSE_DEFERRED,	/* when a table has been uniform for a while: no ping-pong */
+	PT_COLLAPSE_EAGER,	/* at once */
+};
+
+/* Leaves and events of a part of a space (index by level, PT_4K..PT_1G; 0 is unused). */
+struct pt_stats {
+	u64 leaves[PT_1G + 1];		/* now */
+	u64 splits[PT_1G + 1];		/* of a leaf of this level, ever (level2_splits: [PT_2M]) */
+	u64 collapses[PT_1G + 1];	/* into a leaf of this level, ever */
+	u64 tables;			/* in use now */
+};
+
+/* The parts of a space that are counted apart. */
+enum pt_part {
+	PT_DIRECT,	/* the direct map */
+	PT_OTHER,	/* all else */
+	PT_PARTS,
+};
+
+#define PT_SPACE_USER 0x1u	/* its leaves may be PTE_U, their A and D are the CPU's */
+#define PT_SPACE_SHARED 0x2u	/* its tables are seen by every root: the kernel half */
+
+struct pt_space {
+	const char *name;
+	phys_t root;
+	u8 levels;		/* of the root: 4 or 5 */
+	u8 max_leaf;		/* largest leaf to use */
+	u8 policy;		/* enum pt_collapse_policy; pt_set_policy() */
+	u8 flags;		/* PT_SPACE_* */
+	struct range direct;	/* addresses of the direct map in it: tables full of absent entries are kept
+				   there, and counted as PT_DIRECT. Empty if there is none */
+	spinlock_t lock;	/* guards every table of the space, and what follows */
+	u64 gen;		/* of the last change */
+	u64 flushed;		/* every CPU is known to have flushed up to here (a lower bound) */
+	cpumask_t cpus;		/* may hold translations */
+	cpumask_t lazy;		/* of these: promised not to use them */
+	u64 *cpu_gen;		/* by CPU: flushed up to */
+	struct pt_stats stats[PT_PARTS];
+	u32 pending_head;	/* tables that are uniform, oldest first: a list through struct page */
+	u32 pending_tail;
+	u32 nr_pending;
+	struct pt_space *next;	/* all spaces, for the audit */
+};
+
+/* Where a walk ended: the slot, its table's level, and what stood there. */
+struct pt_slot {
+	pte_t *pte;
+	pte_t value;
+	u8 level;
+};
+
+/* The space of the kernel half: image, direct map, struct page array, areas. */
+extern struct pt_space kernel_space;
+
+/*
+ * Make *space empty: one root table from the allocator (or `root`, if not 0: a zeroed frame whose struct
+ * page exists). cpu_gen has MAX_CPUS words. -ENOMEM. The space is listed for the audit.
+ */
+int pt_space_init(struct pt_space *space, const char *name, unsigned flags, phys_t root, u64 *cpu_gen) __must_check;
+
+/* Free every table of the space's own (not those of the shared half). No CPU uses it any more. */
+void pt_space_destroy(struct pt_space *space);
+
+/* All spaces, for walkers that go through every root: NULL starts, NULL ends. */
+struct pt_space *pt_space_next(struct pt_space *space);
+
+/*
+ * The slot that decides about va: the leaf, or the absent entry where the walk ended, or the entry of
+ * level stop (a table, if there is one below). Space locked, or nobody changes it.
+ */
+struct pt_slot pt_walk(struct pt_space *space, u64 va, unsigned stop);
+
+/*
+ * The same without a lock, from any context: for the fault handler, the audit and the monitor. The
+ * answer may be out of date, but each step is checked to be a frame that is a table, so that tables
+ * freed meanwhile lead to an absent slot and nowhere else. slot.pte is not to be written through.
+ */
+struct pt_slot pt_walk_lockless(phys_t root, unsigned levels, u64 va);
+
+/* What a change does to a range. */
+enum pt_op {
+	PT_OP_MAP,	/* absent entries become leaves: consecutive frames from `pa`, attributes `set` */
+	PT_OP_UNMAP,	/* leaves become absent. Absent stays absent */
+	PT_OP_PROTECT,	/* leaves lose `clear` and get `set`. Absent stays absent */
+};
+
+struct pt_change {
+	enum pt_op op;
+	struct range va;	/* 4 KiB-aligned */
+	phys_t pa;		/* MAP */
+	u64 set;		/* MAP: all attributes; PROTECT: bits to set. Normal form (pte.h) */
+	u64 clear;		/* PROTECT */
+	u8 max_leaf;		/* MAP: largest leaf to use, 0: the space's. Also bounded by what fits */
+};
+
+/* Tables reserved for a change, so that nothing fails half-way. */
+struct pt_pool {
+	u32 head;	/* list through struct page */
+	u32 nr;
+};
+
+#define PT_POOL_INIT { PFN_NONE, 0 }
+
+/* Have at least nr tables in the pool: 0, or -ENOMEM (what was got stays in the pool). No lock held. */
+int pt_pool_reserve(struct pt_pool *pool, u64 nr) __must_check;
+/* Give back what is left. No lock held. */
+void pt_pool_release(struct pt_pool *pool);
+
+/*
+ * A plan: the tables that a set of changes will take, counted once even where several changes meet in
+ * one table. begin, then pt_plan() each change, then compare plan.tables with the pool. Space locked.
+ */
+struct pt_plan {
+	u32 id;
+	u64 tables;
+	u64 last_split[PT_1G + 1];
+};
+void pt_plan_begin(struct pt_plan *plan);
+
+/*
+ * Count what one change takes, and check it: MAP over a present leaf that maps something else is
+ * -EBUSY (equal: nothing to do). Space locked.
+ */
+int pt_plan(struct pt_space *space, const struct pt_change *change, struct pt_plan *plan) __must_check;
+
+/* Make the change. It has been planned since the lock was taken, and the pool covers the plan. */
+void pt_apply(struct pt_space *space, const struct pt_change *change, struct pt_pool *pool, struct tlb_batch *batch);
+
+/*
+ * The whole protocol for one change and the space's own tables: reserve, lock, plan, apply, unlock. The
+ * caller finishes the batch. 0, -ENOMEM, -EBUSY (MAP), -EINVAL (not aligned, not canonical, empty).
+ * On error nothing has changed. Task context.
+ */
+int pt_change(struct pt_space *space, const struct pt_change *change, struct tlb_batch *batch) __must_check;
+
+/*
+ * Split leaves so that [start, end) can change alone, without changing any right (a test hook, the
+ * monitor's `split`, and PROTECT's first step). level: split down to leaves of this level at most.
+ */
+int pt_split_range(struct pt_space *space, struct range va, unsigned level, struct tlb_batch *batch) __must_check;
+
+/* eager, deferred, off. Turning it on does not collapse by itself: pt_settle() does. */
+void pt_set_policy(struct pt_space *space, enum pt_collapse_policy policy);
+
+/*
+ * Collapse every table that can be collapsed, whatever `deferred` is waiting for (nothing under `off`).
+ * Task context, no lock held.
+ */
+void pt_settle(struct pt_space *space);
+
+/*
+ * Collapse, in a batch that has been flushed: tables on the pending list that are uniform, flushed, and
+ * due by the policy. Space locked. Returns whether anything was unhooked (flush again). For
+ * tlb_batch_finish() only.
+ */
+bool pt_collapse_pending(struct pt_space *space, struct tlb_batch *batch);
+
+/* Break-before-make: PT3. -1: as the CPU's errata ask; 0 off; 1 on. */
+extern int pt_bbm;
+/* Check each store against the rule of PT3, and each table's breaks after each change (debug=on, tests). */
+extern bool pt_checks;
+
+/* Leaves that the current mappings of a part would take if every uniform run had the largest leaf. */
+u64 pt_fewest_leaves(struct pt_space *space, enum pt_part part);
+
+/* A leaf, as a walker sees it. va, level, entry. Return false to stop. */
+typedef bool (*pt_visit_fn)(void *arg, u64 va, unsigned level, pte_t leaf, u64 effective);
+/*
+ * Every leaf in [start, end), in order; `effective` has W, U and NX ANDed (ORed for NX) over the levels. Takes
+ * the space's lock a gigabyte at a time.
+ */
+void pt_for_each_leaf(struct pt_space *space, struct range va, pt_visit_fn visit, void *arg);
+
+/*
+ * Compare statistics, breaks, the pending list and the table classes with a fresh walk. Returns the number of
+ * differences, the first few of them in the log. Quiescent points.
+ */
+unsigned pt_check(struct pt_space *space);
+
+/*
+ * What the last change of rights in a space left to be known by tests: tables planned and taken. Also the
+ * instructions of a split are measured around this one (cost lines).
+ */
+void pt_split_leaf(struct pt_space *space, struct pt_slot slot, u64 va, struct pt_pool *pool);
+
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Invalidation: what must be forgotten, by whom, and what may be reused afterwards (SPEC TL1).
+ *
+ * Every change of rights in a space, made under its page-table lock, gets the space's next generation.
+ * A batch collects the ranges of the changes it made and the frames they set free; tlb_batch_finish()
+ * brings every CPU that may hold translations of the space up to the batch's generation, collapses
+ * what became uniform, and only then frees. Each CPU records the generation it has flushed to, so a
+ * CPU that is late or lazy catches up in one flush, and "is it flushed everywhere?" is a compare.
+ *
+ * Rules:
+ *  - the batch is filled under the space's lock, and finished with no spinlock held, interrupts on;
+ *  - a batch is finished on every path, error paths too;
+ *  - a frame given to the batch is not touched again until the batch frees it.
+ */
+#ifndef MM_TLB_BATCH_H
+#define MM_TLB_BATCH_H
+
+#include "kernel/base/arch_cpu.h"
+#include "kernel/base/range.h"
+#include "mm/page.h"
+
+struct pt_space;
+
+#define TLB_RANGES 8u
+
+/* What one CPU is asked to do. Lives on the stack of the CPU that waits for it. */
+struct tlb_flush {
+	struct pt_space *space;
+	u64 gen_first;		/* generations of the changes: first .. last */
+	u64 gen_last;
+	u64 pages;		/* invalidations that the ranges take, by leaf */
+	u32 nr_gens;		/* how many of those are this batch's own: all, if no one came between */
+	u8 nr;			/* ranges in use */
+	bool full;		/* forget everything: more ranges or pages than are worth it, or freed tables */
+	bool tables;		/* tables were unhooked: lazy CPUs must flush too */
+	struct tlb_range {
+		u64 start, end;
+		u8 shift;	/* log2 of the stride: a leaf is invalidated once */
+	} ranges[TLB_RANGES];
+};
+
+struct tlb_batch {
+	struct tlb_flush flush;
+	u32 frees;		/* frames waiting in this batch: head of a list through struct page */
+	u32 nr_frees;
+	bool waits;		/* found nothing to do, but earlier changes of its range are in flight */
+	bool settle;		/* collapse whatever the policy defers */
+};
+
+/* Pages a ranged flush may cost before a full one is cheaper. Set by measurement (docs/costs.md). */
+extern u32 tlb_flush_ceiling;
+
+void tlb_batch_init(struct tlb_batch *b, struct pt_space *space);
+
+/*
+ * A change of [start, end) has been stored, in leaves of 2^shift bytes; returns the generation it
+ * got. Space locked. Any number of calls.
+ */
+u64 tlb_batch_add(struct tlb_batch *b, struct range va, unsigned shift);
+
+/*
+ * Nothing to do in [start, end), but the table there last changed in generation gen: if that is not
+ * flushed everywhere yet, finish will do it (PT2: a call that finds nothing to do still waits).
+ */
+void tlb_batch_wait(struct tlb_batch *b, struct range va, unsigned shift, u64 gen);
+
+/* Free a table, or 2^order frames, once no CPU can reach them by the space any more. Space locked. */
+void tlb_batch_free_table(struct tlb_batch *b, struct page *table);
+void tlb_batch_free(struct tlb_batch *b, struct page *page, unsigned order);
+
+/*
+ * Flush, collapse, flush, free. Task context, no spinlock held, interrupts on (asserted).
+ * The batch may be filled again afterwards.
+ */
+void tlb_batch_finish(struct tlb_batch *b);
+
+/* Bring this CPU up to date. Called by arch on each CPU of a shootdown, in its interrupt. */
+void tlb_flush_run(const struct tlb_flush *flush);
+
+/*
+ * This CPU begins to use the space (its root is about to be loaded) or comes back from lazy: from now on
+ * it takes part in shootdowns, and is brought up to date. Interrupts off.
+ */
+void tlb_space_enter(struct pt_space *space);
+/* This CPU no longer uses the space (another root is loaded). Interrupts off. */
+void tlb_space_leave(struct pt_space *space);
+/* This CPU keeps the root loaded, but promises not to touch its user half before tlb_space_enter(). */
+void tlb_space_lazy(struct pt_space *space);
+
+/* Whether every CPU that may hold translations of the space has flushed up to gen. Any context. */
+bool tlb_flushed(struct pt_space *space, u64 gen);
+
+/* Counters, under Linux's names (TL2). */
+struct tlb_stats {
+	u64 nr_tlb_local_flush_all;
+	u64 nr_tlb_local_flush_one;		/* single pages invalidated by their owner */
+	u64 nr_tlb_remote_flush;		/* shootdowns sent: one per target CPU */
+	u64 nr_tlb_remote_flush_received;
+	u64 pages_invalidated;
+	u64 batches;				/* tlb_batch_finish() calls that flushed */
+	u64 frames_freed;			/* after a flush */
+	u64 frames_quarantined;			/* a CPU died on us */
+	u64 shootdown_cycles;			/* TSC, waiting for others */
+};
+void tlb_read_stats(struct tlb_stats *out);
+
+#endif

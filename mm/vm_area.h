@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Kernel virtual areas: who has which addresses between VM_AREA_BASE and VM_AREA_END (SPEC VA1).
+ *
+ * An augmented tree by address: each node knows the largest gap before any area of its subtree, so first fit
+ * with alignment is one descent. Every area has a guard page before and behind it that is never mapped.
+ * This file hands out addresses; vmalloc.h maps things there.
+ */
+#ifndef MM_VM_AREA_H
+#define MM_VM_AREA_H
+
+#include "kernel/base/range.h"
+#include "kernel/base/types.h"
+
+struct page;
+
+enum vm_area_kind {
+	VM_AREA_ALLOC,		/* vmalloc(): has frames of its own */
+	VM_AREA_MAP,		/* vmap(): other people's frames */
+	VM_AREA_IOREMAP,	/* device registers, tables of the firmware */
+	VM_AREA_SPARSE,		/* filled page by page */
+	VM_AREA_KINDS,
+};
+
+struct vm_area {
+	u64 start;		/* first usable address */
+	u64 size;		/* usable bytes, a multiple of 4 KiB; the guards are outside */
+	enum vm_area_kind kind;
+	const char *caller;	/* who asked, for the table */
+	u64 nr_pages;		/* frames mapped */
+	struct page **pages;	/* ALLOC: frames to free (one per 4 KiB) */
+	u64 pa;			/* IOREMAP: physical address asked for */
+	unsigned page_order;	/* ALLOC: order the frames were allocated in */
+	/* The tree. */
+	struct vm_area *left, *right, *parent;
+	int height;
+	struct range span;	/* from the first guard of the subtree to its last */
+	u64 max_gap;		/* largest free range between areas of the subtree */
+};
+
+/* The range that areas are handed out from; once, at boot. Forgets everything (hosted tests). */
+void vm_area_init(struct range va);
+
+/*
+ * Addresses for size bytes (rounded up to 4 KiB), aligned to align (a power of two >= 4 KiB), the lowest
+ * there are. NULL: -ENOMEM for the node, or no gap. Task context.
+ */
+struct vm_area *get_vm_area(u64 size, u64 align, enum vm_area_kind kind, const char *caller);
+
+/* Give the addresses back. Nothing is mapped there any more. Task context. */
+void free_vm_area(struct vm_area *area);
+
+/* The area that va lies in (guards do not count), or NULL. Task context. */
+struct vm_area *find_vm_area(u64 va);
+
+/* The area whose guard page va lies in, or NULL: names the victim of an overrun. Any context (best effort). */
+struct vm_area *find_vm_area_guard(u64 va);
+
+/* Visit all in order of address. Return false to stop. */
+void vm_area_for_each(bool (*visit)(void *arg, const struct vm_area *area), void *arg);
+
+/* The table that Linux calls vmallocinfo, as diagnostics to the log. */
+void vm_area_print(void);
+
+/* Check order, balance, gaps and spans of the tree: number of faults found. */
+unsigned vm_area_check(void);
+
+const char *vm_area_kind_name(enum vm_area_kind kind);
+
+#endif

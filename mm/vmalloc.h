@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Mappings in kernel virtual areas: memory of one's own, aliases of frames, devices (SPEC VA1).
+ *
+ * All functions: task context, no spinlock held, interrupts on. Pointers are NULL when there is no memory or
+ * no room; a bad argument is NULL too and named in the log.
+ */
+#ifndef MM_VMALLOC_H
+#define MM_VMALLOC_H
+
+#include "kernel/base/errno.h"
+#include "kernel/base/types.h"
+#include "mm/page.h"
+
+/* size bytes, zeroed, page-aligned, writable, NX, with guard pages; by 2M leaves where size reaches 2 MiB and
+ * whole blocks are free, else 4K ones. */
+void *vmalloc(u64 size);
+/* NULL is fine; another pointer than vmalloc() gave is named in the log and changes nothing. */
+void vfree(void *p);
+
+/* An alias of nr frames, writable or read-only, NX. The frames stay the caller's. */
+#define VMAP_RO 0x1u
+void *vmap(struct page *const *pages, u64 nr, unsigned flags);
+void vunmap(void *p);
+
+/* Memory types of ioremap(): indexes of the PAT as arch sets it up (reset value of entries 0..3; 4 is WC). */
+enum ioremap_type {
+	IOREMAP_WB,	/* tables of the firmware in RAM */
+	IOREMAP_WT,
+	IOREMAP_UC_MINUS,
+	IOREMAP_UC,	/* registers */
+	IOREMAP_WC,	/* framebuffers */
+};
+#define IOREMAP_RO 0x10u	/* or-ed to the type */
+
+/*
+ * Map [pa, pa + size): any alignment, the pointer returned has the same offset in its page. -EINVAL (NULL): size 0,
+ * wraps, beyond the CPU's physical width, or memory that is in the direct map with another type.
+ */
+void *ioremap(u64 pa, u64 size, unsigned type);
+void iounmap(void *p);
+
+#endif
