@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: MIT
+#
+# Everything is built here, without recursion; objects go below build/. `make help` lists the targets.
+#
+#   CC=clang	build with clang instead of gcc; objects and results below build/clang/
+#   DEBUG=1	kernel with CONFIG_DEBUG=1; below build/debug/ or build/clang-debug/
+#   V=1		show the commands
+#
+# Sources are found by folder: a new file needs no line here.
+
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+LD := ld
+OBJCOPY := objcopy
+AR := ar
+NASM := nasm
+HOST_CC ?= $(CC)
+
+DEBUG ?= 0
+ICOUNT ?= 1
+SEED ?= 1
+TIMEOUT ?=
+ifneq ($(filter-out 0 1,$(DEBUG)),)
+$(error DEBUG=$(DEBUG): it is 0 or 1)
+endif
+ifneq ($(filter-out 0 1,$(ICOUNT)),)
+$(error ICOUNT=$(ICOUNT): it is 0 or 1)
+endif
+
+ifeq ($(V),1)
+Q :=
+say = @:
+else
+Q := @
+say = @printf '  %-8s %s\n'
+endif
+
+# The folder of this compiler and configuration. The default one is build/ itself.
+CC_NAME := $(notdir $(firstword $(CC)))
+CC_DIR := $(if $(filter-out gcc,$(CC_NAME)),$(CC_NAME))
+VARIANT := $(CC_DIR)$(if $(filter 1,$(DEBUG)),$(if $(CC_DIR),-)debug)
+B := build$(if $(VARIANT),/$(VARIANT))
+HB := build$(if $(CC_DIR),/$(CC_DIR))/host
+
+# ---------------------------------------------------------------------------------------------------------
+# Packages: one check per run of make, for what the goals need (tools/setup says what it would install).
+
+GOALS := $(or $(MAKECMDGOALS),help)
+SETUP_SETS := build \
+	$(if $(filter run debug qcheck test soak bench,$(GOALS)),run) \
+	$(if $(filter host-test qcheck fuzz,$(GOALS)),host) \
+	$(if $(filter test soak,$(GOALS)),test) \
+	$(if $(filter bench bench-build,$(GOALS)),bench) \
+	$(if $(filter image usb,$(GOALS)),image) \
+	$(if $(findstring clang,$(CC_NAME))$(filter fuzz,$(GOALS)),clang)
+
+.PHONY: setup
+setup:
+	@tools/setup $(SETUP_SETS)
+
+# ---------------------------------------------------------------------------------------------------------
+# Flags
+
+WARN := -Wall -Wextra -Werror -Wstrict-prototypes -Wmissing-prototypes -Wshadow
+# Paths in the results do not depend on where the tree lies.
+REPRO := -ffile-prefix-map=$(CURDIR)=.
+COMMON := -std=gnu11 -g -fno-strict-aliasing -fno-omit-frame-pointer -I. $(WARN) $(REPRO) -MMD -MP
+
+KERNEL_CFLAGS := $(COMMON) -ffreestanding -O2 -mcmodel=kernel -mno-red-zone -mgeneral-regs-only \
+	-fno-pic -fno-pie -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
+	-DCONFIG_DEBUG=$(DEBUG) -DCONFIG_PLANT=0
+NASMFLAGS := -f elf64 -g -F dwarf -I ./ -Werror
+KERNEL_LDFLAGS := -m elf_x86_64 -nostdlib -static -z max-page-size=0x200000 -z noexecstack \
+	--build-id=sha1 --orphan-handling=error --fatal-warnings
+
+HOST_CFLAGS := $(COMMON) -O2 -pthread -fsanitize=address,undefined -fno-sanitize-recover=all \
+	-DCONFIG_DEBUG=1 -DCONFIG_PLANT=1
+
+# ---------------------------------------------------------------------------------------------------------
+# Sources
+
+KERNEL_C := $(sort $(wildcard kernel/*.c kernel/base/*.c mm/*.c arch/x86_64/*.c tests/*.c tests/lab/*.c \
+	tests/machine/*.c))
+KERNEL_ASM := $(sort $(wildcard arch/x86_64/*.asm))
+BOOT_C := $(sort $(wildcard boot/*.c))
+BOOT_ASM := $(sort $(wildcard boot/*.asm))
+MM_C := $(sort $(wildcard mm/*.c) $(filter-out kernel/base/string.c,$(wildcard kernel/base/*.c)))
+FUZZ_C := $(sort $(wildcard tests/host/fuzz_*.c))
+HOST_C := $(sort $(MM_C) $(wildcard tests/*.c tests/lab/*.c) $(filter-out $(FUZZ_C),$(wildcard tests/host/*.c)))
+
+KERNEL_OBJ := $(KERNEL_C:%.c=$(B)/obj/%.o) $(KERNEL_ASM:%.asm=$(B)/obj/%.asm.o)
+BOOT_OBJ := $(BOOT_C:%.c=$(B)/efi/%.o) $(BOOT_ASM:%.asm=$(B)/efi/%.asm.o)
+HOST_OBJ := $(HOST_C:%.c=$(HB)/obj/%.o)
+
+.PHONY: all
+all: esp
+
+# ---------------------------------------------------------------------------------------------------------
+# Kernel
+
+$(B)/obj/%.o: %.c Makefile | setup
+	$(say) CC '$< [$(B)]'
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(KERNEL_CFLAGS) -c -o $@ $<
+
+$(B)/obj/%.asm.o: %.asm Makefile | setup
+	$(say) NASM $<
+	@mkdir -p $(@D)
+	$(Q)$(NASM) $(NASMFLAGS) -MD $(@:.o=.d) -MP -o $@ $<
+
+$(B)/kernel.elf: $(KERNEL_OBJ) linker.ld
+	$(say) LD $@
+	$(Q)$(LD) $(KERNEL_LDFLAGS) -T linker.ld -o $@ $(KERNEL_OBJ)
+
+# ---------------------------------------------------------------------------------------------------------
+# Loader (GNU-EFI)
+
+EFI_LIB := /usr/lib
+EFI_CFLAGS := $(COMMON) -O2 -ffreestanding -fpic -fshort-wchar -mno-red-zone -mgeneral-regs-only \
+	-fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables -fvisibility=hidden \
+	-DGNU_EFI_USE_MS_ABI -DCONFIG_DEBUG=$(DEBUG) -isystem /usr/include/efi -isystem /usr/include/efi/x86_64
+
+$(B)/efi/%.o: %.c Makefile | setup
+	$(say) CC '$< [$(B)]'
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(EFI_CFLAGS) -c -o $@ $<
+
+$(B)/efi/%.asm.o: %.asm Makefile | setup
+	$(say) NASM $<
+	@mkdir -p $(@D)
+	$(Q)$(NASM) $(NASMFLAGS) -MD $(@:.o=.d) -MP -o $@ $<
+
+$(B)/efi/loader.so: $(BOOT_OBJ) Makefile
+	$(say) LD $@
+	$(Q)$(LD) -shared -Bsymbolic -nostdlib -znocombreloc --no-undefined -T $(EFI_LIB)/elf_x86_64_efi.lds \
+		-o $@ $(EFI_LIB)/crt0-efi-x86_64.o $(BOOT_OBJ) -L $(EFI_LIB) -lefi -lgnuefi
+
+$(B)/esp/EFI/BOOT/BOOTX64.EFI: $(B)/efi/loader.so
+	$(say) EFI $@
+	@mkdir -p $(@D)
+	$(Q)$(OBJCOPY) -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela -j .rel.* \
+		-j .rela.* -j .reloc --target=efi-app-x86_64 --subsystem=10 $< $@
+
+# ---------------------------------------------------------------------------------------------------------
+# The EFI system partition as a folder, and as a disk image
+
+CMDLINE ?=
+
+$(B)/esp/tangram/kernel.elf: $(B)/kernel.elf
+	@mkdir -p $(@D)
+	$(Q)cp $< $@
+
+# Rewritten only when CMDLINE is another one.
+$(B)/esp/tangram/cmdline.txt: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(CMDLINE)' | cmp -s - $@ || printf '%s\n' '$(CMDLINE)' > $@
+
+ESP_FILES := $(B)/esp/EFI/BOOT/BOOTX64.EFI $(B)/esp/tangram/kernel.elf $(B)/esp/tangram/cmdline.txt
+
+$(B)/tangram.img: $(ESP_FILES) tools/mkimage
+	$(say) IMAGE $@
+	$(Q)tools/mkimage $(B)/esp $@
+
+# ---------------------------------------------------------------------------------------------------------
+# Hosted: the same mm/ as a Linux program, with sanitizers
+
+$(HB)/obj/%.o: %.c Makefile | setup
+	$(say) HOSTCC '$< [$(HB)]'
+	@mkdir -p $(@D)
+	$(Q)$(HOST_CC) $(HOST_CFLAGS) -c -o $@ $<
+
+$(HB)/host-test: $(HOST_OBJ)
+	$(say) HOSTLD $@
+	$(Q)$(HOST_CC) $(HOST_CFLAGS) -o $@ $(HOST_OBJ)
+
+# Benchmarks: what PEERS measures, by the same harness. No sanitizers, release configuration.
+BENCH := build/host
+BENCH_DIR := tests/host/bench
+BENCH_CFLAGS := -std=gnu11 -O2 -g -fno-strict-aliasing -I. -I$(BENCH_DIR) -MMD -MP $(REPRO) \
+	-DCONFIG_DEBUG=0 -DCONFIG_PLANT=0
+BENCH_WARN := $(WARN)
+BENCH_A_CC := clang
+BENCH_B_CC := gcc
+
+# bench_compile(name, compiler): objects of every source below build/host/bench-NAME/
+define bench_compile
+$(BENCH)/bench-$(1)/%.o: %.c Makefile | setup
+	$$(say) BENCHCC '$$< [$(2)]'
+	@mkdir -p $$(@D)
+	$$(Q)$(2) $$(BENCH_CFLAGS) $$(BENCH_WARN) -c -o $$@ $$<
+
+$(BENCH)/bench-$(1)/libmm.a: $(MM_C:%.c=$(BENCH)/bench-$(1)/%.o)
+	$$(say) AR $$@
+	@rm -f $$@
+	$$(Q)$$(AR) rcs $$@ $$^
+endef
+$(eval $(call bench_compile,a,$(BENCH_A_CC)))
+$(eval $(call bench_compile,b,$(BENCH_B_CC)))
+
+# The harness is dense by habit and not held to the kernel's warnings.
+$(BENCH)/bench-%/tests/host/bench/bench_a.o $(BENCH)/bench-%/tests/host/bench/bench_b.o: BENCH_WARN := -Wall
+
+A_OBJ := $(BENCH)/bench-a/$(BENCH_DIR)
+B_OBJ := $(BENCH)/bench-b/$(BENCH_DIR)
+
+$(BENCH)/bench_a-tangram: $(A_OBJ)/bench_a.o $(A_OBJ)/pf_tangram.o $(A_OBJ)/arch_bench.o $(BENCH)/bench-a/libmm.a
+	$(say) BENCHLD $@
+	$(Q)$(BENCH_A_CC) -O2 -pthread -o $@ $^
+
+$(BENCH)/bench_b-tangram: $(B_OBJ)/bench_b.o $(B_OBJ)/pt_tangram.o $(B_OBJ)/arch_bench.o $(BENCH)/bench-b/libmm.a
+	$(say) BENCHLD $@
+	$(Q)$(BENCH_B_CC) -O2 -pthread -o $@ $^
+
+# The textbook buddy, plain, locked and with a stack per CPU: baselines for (a).
+BASELINES := buddy buddy-lock buddy-pcp
+BASELINE_buddy-lock := -DLOCKED
+BASELINE_buddy-pcp := -DPCP
+$(BASELINES:%=$(BENCH)/bench_a-%): $(BENCH)/bench_a-%: $(BENCH_DIR)/impl_buddy.c $(A_OBJ)/bench_a.o
+	$(say) BENCHCC $@
+	$(Q)$(BENCH_A_CC) -std=gnu11 -O2 -g -I$(BENCH_DIR) -pthread $(BASELINE_$*) -o $@ $^
+
+BENCH_PROGRAMS := $(BENCH)/bench_a-tangram $(BENCH)/bench_b-tangram $(BASELINES:%=$(BENCH)/bench_a-%)
+
+# ---------------------------------------------------------------------------------------------------------
+# Targets for people
+
+.PHONY: help run test host-test qcheck soak image esp usb debug bench bench-build fuzz check-layers clean FORCE
+.DEFAULT_GOAL := help
+FORCE:
+
+help:
+	@printf '%s\n' \
+	'make run        boot under QEMU, one CPU, instructions counted; the report on this terminal' \
+	'                (ICOUNT=0: the quick look. APPEND="key=value ...": more of the command line)' \
+	'make test       every test: hosted, tools, the QEMU matrix; at most 20 minutes on 2 cores' \
+	'make soak       the same with the full counts' \
+	'make qcheck     build, check-layers, host-test and one QEMU boot: under two minutes' \
+	'make host-test  mm/ as a Linux program: model, random operations, sanitizers' \
+	'make fuzz       hosted random operations with new seeds for FUZZ_SECONDS=60' \
+	'make bench      costs beside those of others (docs/peers.csv): callgrind and QEMU icount' \
+	'make esp        build/esp/: the EFI system partition as a folder' \
+	'make image      build/tangram.img: a GPT disk image for a USB stick or a virtual machine' \
+	'make usb        the image, and how to write it to a stick' \
+	'make debug      boot and wait for gdb on port 1234' \
+	'make clean      remove build/' \
+	'' \
+	'CC=clang, DEBUG=1, V=1 as usual; build/kernel.elf has the symbols.'
+
+esp: $(ESP_FILES)
+image: $(B)/tangram.img
+
+RUN_QEMU := tools/run-qemu --build $(B) $(if $(TIMEOUT),--timeout $(TIMEOUT))
+
+run: esp
+	$(Q)$(RUN_QEMU) --cpus 1 $(if $(filter 1,$(ICOUNT)),--icount) --log $(B)/run.log \
+		--append 'seed=$(SEED) kaslr=off $(APPEND)'
+
+debug: esp
+	$(Q)$(RUN_QEMU) --cpus 1 --debug --append 'seed=$(SEED) kaslr=off $(APPEND)'
+
+host-test: $(HB)/host-test
+	$(Q)$(HB)/host-test
+
+check-layers: | setup
+	$(Q)tools/check-layers
+
+qcheck: check-layers esp $(HB)/host-test
+	$(Q)tools/run-tests --build $(B) quick
+
+test:
+	$(Q)tools/run-tests test
+
+soak:
+	$(Q)tools/run-tests soak
+
+bench-build: $(BENCH_PROGRAMS)
+
+bench: bench-build esp
+	$(Q)tools/bench --build $(B)
+
+usb: image
+	@tools/usb-help $(B)/tangram.img $(DEV)
+
+clean:
+	$(Q)rm -rf build
+
+-include $(KERNEL_OBJ:.o=.d) $(BOOT_OBJ:.o=.d) $(HOST_OBJ:.o=.d)
+-include $(wildcard $(BENCH)/bench-*/*/*.d $(BENCH)/bench-*/*/*/*.d $(BENCH)/bench-*/*/*/*/*.d)
