@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: MIT
+"""
+Reads a KTAP 1 log as Tangram writes it (SPEC RP1) and says whether it is complete and what it counted.
+
+Invariant: a log counts as complete only if every plan is fulfilled, numbering has no gap, each subtest's
+line agrees with the results inside it, `# TANGRAM BEGIN` came once, and `# TANGRAM END` came once, last,
+with a newline behind it and with the counts that the results add up to. A log cut anywhere fails one of these.
+"""
+
+import re
+
+VERSION = re.compile(r"KTAP version 1$")
+PLAN = re.compile(r"1\.\.(\d+)(?: # SKIP (\S.*))?$")
+RESULT = re.compile(r"(not )?ok (\d+)(?: (?:- )?(\S+))?(?: # (SKIP|XFAIL|TODO|TIMEOUT|ERROR)\b ?(.*))?\s*$")
+NAME = re.compile(r"[a-z0-9_.-]+$")
+SUBTEST = re.compile(r"# Subtest: (.*)$")
+MARK = re.compile(r"# TANGRAM (BEGIN|END)\b(.*)$")
+WORD = re.compile(r"([a-z0-9_.]+)=(\S*)$")
+PANIC = re.compile(r"#? ?(?:panic|PANIC|Kernel panic)\b[: ]", re.IGNORECASE)
+
+# CSI, OSC and two-byte escape sequences: firmware paints the terminal, the log is about text.
+ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-Za-z]|[=>78cDEHM])")
+
+MAX_LINE = 16384
+MAX_PROBLEMS = 50
+
+
+def plain(data):
+    """Bytes of a line -> text without escape sequences and control characters."""
+    text = ESCAPE.sub(b"", data).decode("utf-8", "replace")
+    return "".join(c for c in text if c == "\t" or c.isprintable())
+
+
+def words(text):
+    """`a=1 b=2` -> {"a": "1", "b": "2"}; None if a word is not key=value or a key comes twice."""
+    result = {}
+    for word in text.split():
+        match = WORD.match(word)
+        if not match or match[1] in result:
+            return None
+        result[match[1]] = match[2]
+    return result
+
+
+class Level:
+    """One plan with its results."""
+
+    def __init__(self, name):
+        self.name = name
+        self.version = False
+        self.plan = None
+        self.skip_all = False
+        self.seen = 0
+        self.failed = False
+
+
+class Ktap:
+    """
+    Feed it lines, then finish(). `marks`: BEGIN and END are required (logs of Tangram; False for the
+    KTAP of other programs).
+    """
+
+    def __init__(self, marks=True):
+        self.marks = marks
+        self.problems = []
+        self.passed = self.failed = self.skipped = self.xfailed = 0
+        self.failures = []          # names of failed tests, with their suite
+        self.begin = None           # words of `# TANGRAM BEGIN`
+        self.end = None             # words of `# TANGRAM END`
+        self.last_test = None       # the last result that was seen
+        self.suite = None           # the subtest that is open
+        self.panic = None           # the first line of a panic
+        self.figures = []           # (kind, words) of counter, lab and cost lines
+        self.started = False
+        self.finished = False
+        self._levels = []
+        self._closed = None         # the level one deeper that waits for its parent's result
+        self._pending_name = None
+        self._line = 0
+        self._partial = b""
+
+    # -- input ------------------------------------------------------------------------------------------
+
+    def feed(self, data):
+        """Any piece of the log, as bytes."""
+        self._partial += data
+        *lines, self._partial = self._partial.split(b"\n")
+        for line in lines:
+            self._feed_line(line)
+        if len(self._partial) > MAX_LINE:
+            if self.started:
+                self._problem(f"a line of more than {MAX_LINE} bytes")
+            self._partial = self._partial[-64:]
+
+    def finish(self):
+        """The log ends here. Returns the list of problems; empty: complete and consistent."""
+        if self.finished:
+            return self.problems
+        self.finished = True
+        rest = plain(self._partial).strip()
+        if rest and (self.started or VERSION.search(rest)):
+            self._problem(f"the log breaks off within a line: {rest[:80]!r}")
+        if not self.started:
+            self._problem("no 'KTAP version 1' line: the kernel never spoke")
+            return self.problems
+        if self._closed:
+            self._problem(f"subtest {self._closed.name or '?'} has no result line")
+        while len(self._levels) > 1:
+            self._close_level()
+            self._problem(f"subtest {self._closed.name or '?'} has no result line")
+        top = self._levels[0]
+        self._check_plan(top)
+        if self.marks:
+            self._check_marks()
+        if self.panic:
+            self._problem(f"the kernel panicked: {self.panic}")
+        return self.problems
+
+    @property
+    def complete(self):
+        return self.finished and not self.problems
+
+    @property
+    def verdict(self):
+        """pass, fail, skip (nothing but skips) or incomplete."""
+        if not self.finished or self.problems:
+            return "fail" if self.failed and self.finished and self.end else "incomplete"
+        if self.failed:
+            return "fail"
+        return "pass" if self.passed else "skip"
+
+    # -- lines ------------------------------------------------------------------------------------------
+
+    def _problem(self, text):
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(f"line {self._line}: {text}" if self._line else text)
+
+    def _feed_line(self, data):
+        self._line += 1
+        text = plain(data.rstrip(b"\r")).rstrip()
+        if not self.started:
+            # Firmware may have left the cursor in the middle of a line.
+            if not VERSION.search(text):
+                return
+            self.started = True
+            self._levels = [Level(None)]
+            self._levels[0].version = True
+            return
+        if not text:
+            return
+        body = text.lstrip(" ")
+        indent = len(text) - len(body)
+        if self.end is not None:
+            self._problem(f"something follows '# TANGRAM END': {text[:80]!r}")
+        if body.startswith("#"):
+            self._diagnostic(indent, body)
+        elif indent % 2:
+            self._problem(f"indented by {indent}, not by a multiple of two: {text[:80]!r}")
+        else:
+            self._structure(indent // 2, body)
+
+    def _diagnostic(self, indent, body):
+        if PANIC.match(body) and not self.panic:
+            self.panic = body.lstrip("# ")
+        subtest = SUBTEST.match(body)
+        if subtest:
+            self._pending_name = subtest[1].strip()
+            self.suite = self._pending_name
+            if len(self._levels) > indent // 2 and indent:
+                self._levels[indent // 2].name = self._pending_name
+            return
+        mark = MARK.match(body)
+        if mark and indent == 0:
+            self._mark(mark[1], mark[2])
+            return
+        kind, _, rest = body[1:].strip().partition(" ")
+        if kind in ("counter", "lab", "cost"):
+            pairs = words(rest)
+            if pairs is None:
+                self._problem(f"a {kind} line that is not key=value words: {body[:120]!r}")
+            else:
+                self.figures.append((kind, pairs))
+
+    def _mark(self, which, rest):
+        pairs = words(rest)
+        if pairs is None:
+            self._problem(f"# TANGRAM {which} that is not key=value words: {rest[:120]!r}")
+            pairs = {}
+        if which == "BEGIN":
+            if self.begin is not None:
+                self._problem("a second '# TANGRAM BEGIN'")
+            self.begin = pairs
+        else:
+            self.end = pairs
+
+    def _structure(self, depth, body):
+        if VERSION.match(body):
+            self._open(depth)
+            return
+        plan = PLAN.match(body)
+        if plan:
+            self._plan(depth, int(plan[1]), bool(plan[2]))
+            return
+        result = RESULT.match(body)
+        if result:
+            self._result(depth, result)
+            return
+        self._problem(f"not a KTAP line: {body[:80]!r}")
+
+    def _open(self, depth):
+        if depth == 0:
+            self._problem("a second 'KTAP version 1': did the machine start again?")
+            return
+        if depth != len(self._levels) or self._closed:
+            self._problem(f"a subtest opens at depth {depth}, inside depth {len(self._levels) - 1}")
+            return
+        level = Level(self._pending_name)
+        level.version = True
+        self._pending_name = None
+        self._levels.append(level)
+
+    def _at(self, depth, what):
+        """The level at depth, closing those below it; None if there is none."""
+        if depth == len(self._levels) and not self._closed and self._pending_name is not None:
+            # '# Subtest:' alone opens a level, too (KTAP: the version line may come behind it).
+            self._open(depth)
+        while len(self._levels) > depth + 1 and len(self._levels) > 1:
+            if self._closed:
+                self._problem(f"subtest {self._closed.name or '?'} has no result line")
+            self._close_level()
+        if depth >= len(self._levels):
+            self._problem(f"{what} at depth {depth} without 'KTAP version 1' there")
+            return None
+        return self._levels[depth]
+
+    def _close_level(self):
+        self._closed = self._levels.pop()
+        self._check_plan(self._closed)
+
+    def _check_plan(self, level):
+        name = level.name or "the top level"
+        if level.plan is None:
+            self._problem(f"no plan for {name}")
+        elif level.seen != level.plan and not level.skip_all:
+            self._problem(f"{name}: planned {level.plan}, seen {level.seen}")
+
+    def _plan(self, depth, count, skip_all):
+        level = self._at(depth, "a plan")
+        if level is None:
+            return
+        if level.plan is not None:
+            self._problem("a second plan at the same level")
+        elif level.seen:
+            self._problem("a plan behind results")
+        level.plan = count
+        level.skip_all = skip_all
+
+    def _result(self, depth, match):
+        level = self._at(depth, "a result")
+        if level is None:
+            return
+        inner, self._closed = self._closed, None
+        good, number, name = not match[1], int(match[2]), match[3]
+        directive, reason = match[4], (match[5] or "").strip()
+        level.seen += 1
+        if level.plan is None:
+            self._problem("a result before the plan")
+        if number != level.seen:
+            self._problem(f"result {number} where {level.seen} is due")
+            level.seen = number
+        if not name or not NAME.match(name):
+            self._problem(f"a test name that is not [a-z0-9_.-]+: {name!r}")
+            name = name or "?"
+        if directive in ("SKIP", "XFAIL") and not reason:
+            self._problem(f"{name}: {directive} without a reason")
+        if inner:
+            self._subtest_result(level, inner, good, directive, name)
+        else:
+            self._leaf(level, good, directive, name)
+
+    def _subtest_result(self, level, inner, good, directive, name):
+        if inner.name is not None and inner.name != name:
+            self._problem(f"subtest {inner.name} is closed as {name}")
+        if good and inner.failed:
+            self._problem(f"{name} is ok, but a test in it is not")
+        if not good and not inner.failed:
+            # It says itself that something went wrong outside its tests.
+            self.failed += 1
+            self.failures.append(name)
+        if not good and directive != "XFAIL":
+            level.failed = True
+        self.suite = None
+
+    def _leaf(self, level, good, directive, name):
+        full = f"{level.name}.{name}" if level.name and not name.startswith(level.name + ".") else name
+        self.last_test = full
+        if directive == "SKIP" and good:
+            self.skipped += 1
+        elif good and directive in (None, "TODO"):
+            self.passed += 1
+        elif not good and directive == "XFAIL":
+            self.passed += 1
+            self.xfailed += 1
+        else:
+            self.failed += 1
+            self.failures.append(full)
+            level.failed = True
+
+    def _check_marks(self):
+        if self.begin is None:
+            self._problem("no '# TANGRAM BEGIN'")
+        else:
+            for key in ("build", "cpus", "memory", "seed"):
+                if key not in self.begin:
+                    self._problem(f"'# TANGRAM BEGIN' without {key}=")
+        if self.end is None:
+            self._problem("no '# TANGRAM END'")
+            return
+        for key, count in (("passed", self.passed), ("failed", self.failed), ("skipped", self.skipped)):
+            if self.end.get(key) != str(count):
+                self._problem(f"'# TANGRAM END' says {key}={self.end.get(key)}, the results add up to {count}")
+        want = "fail" if self.failed else "pass"
+        if self.end.get("verdict") != want:
+            self._problem(f"'# TANGRAM END' says verdict={self.end.get('verdict')}, the results say {want}")
+
+
+def check(data, marks=True):
+    """The whole log at once -> Ktap."""
+    ktap = Ktap(marks)
+    ktap.feed(data)
+    ktap.finish()
+    return ktap
