@@ -14,6 +14,7 @@ PLAN = re.compile(r"1\.\.(\d+)(?: # SKIP (\S.*))?$")
 RESULT = re.compile(r"(not )?ok (\d+)(?: (?:- )?(\S+))?(?: # (SKIP|XFAIL|TODO|TIMEOUT|ERROR)\b ?(.*))?\s*$")
 NAME = re.compile(r"[a-z0-9_.-]+$")
 SUBTEST = re.compile(r"# Subtest: (.*)$")
+RUNNING = re.compile(r"# running (\S+)")
 MARK = re.compile(r"# TANGRAM (BEGIN|END)\b(.*)$")
 WORD = re.compile(r"([a-z0-9_.]+)=(\S*)$")
 PANIC = re.compile(r"#? ?(?:panic|PANIC|Kernel panic)\b[: ]", re.IGNORECASE)
@@ -68,6 +69,7 @@ class Ktap:
         self.begin = None           # words of `# TANGRAM BEGIN`
         self.end = None             # words of `# TANGRAM END`
         self.last_test = None       # the last result that was seen
+        self.running = None         # the test that was announced and has no result yet
         self.suite = None           # the subtest that is open
         self.panic = None           # the first line of a panic
         self.figures = []           # (kind, words) of counter, lab and cost lines
@@ -168,6 +170,10 @@ class Ktap:
             self.suite = self._pending_name
             if len(self._levels) > indent // 2 and indent:
                 self._levels[indent // 2].name = self._pending_name
+            return
+        running = RUNNING.match(body)
+        if running:
+            self.running = running[1]
             return
         mark = MARK.match(body)
         if mark and indent == 0:
@@ -294,6 +300,7 @@ class Ktap:
     def _leaf(self, level, good, directive, name):
         full = f"{level.name}.{name}" if level.name and not name.startswith(level.name + ".") else name
         self.last_test = full
+        self.running = None
         if directive == "SKIP" and good:
             self.skipped += 1
         elif good and directive in (None, "TODO"):

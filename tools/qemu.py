@@ -420,9 +420,9 @@ class Run:
     def _where(self):
         if not self.ktap.started:
             return "the kernel has not spoken yet"
-        if self.ktap.suite:
-            return f"in {self.ktap.suite}, last test {self.ktap.last_test or '(none)'}"
-        return f"last test {self.ktap.last_test or '(none)'}"
+        if self.ktap.running:
+            return f"in test {self.ktap.running}"
+        return f"the last test was {self.ktap.last_test or '(none)'}"
 
     def _watch(self, process, now, began):
         """Ends QEMU where it will not end by itself."""
