@@ -19,6 +19,8 @@ struct tlb_flush;
 /* What the machine can do. Filled in before anything in mm/ runs, constant from then on. */
 struct arch_mm {
 	u64 direct_base;	/* virtual address of physical 0 in the direct map */
+	u64 direct_ptr;		/* pointer to physical 0: direct_base on a machine that runs on its own tables; in a
+				   hosted build, where the process has its RAM */
 	u64 pte_mask;		/* bits a leaf may have: no PTE_NX without NX, no PTE_G with KPTI or without PGE,
 				   no PTE_PKEY without PKS */
 	u8 levels;		/* of a root: 4 or 5 */
@@ -35,15 +37,29 @@ enum arch_bbm {
 
 extern struct arch_mm arch_mm;
 
-/* The direct map. The frame need not be mapped there for the arithmetic to hold. */
+/*
+ * The direct map, as pointers to read and write through. The frame need not be mapped there for the arithmetic
+ * to hold.
+ */
 static inline void *phys_to_virt(phys_t pa)
 {
-	return (void *)(arch_mm.direct_base + pa.raw);
+	return (void *)(arch_mm.direct_ptr + pa.raw);
 }
 
 static inline phys_t virt_to_phys(const void *p)
 {
-	return phys((u64)p - arch_mm.direct_base);
+	return phys((u64)p - arch_mm.direct_ptr);
+}
+
+/* The same, as addresses that page tables translate: what mappings are changed by. */
+static inline u64 phys_to_va(phys_t pa)
+{
+	return arch_mm.direct_base + pa.raw;
+}
+
+static inline phys_t va_to_phys(u64 va)
+{
+	return phys(va - arch_mm.direct_base);
 }
 
 /*
@@ -57,6 +73,12 @@ void arch_pte_store(pte_t *slot, pte_t value, unsigned level);
  * all alike). Each is one 8-byte store, in ascending order.
  */
 void arch_pte_fill(pte_t *slot, unsigned nr, pte_t first, u64 step, unsigned level);
+
+/*
+ * The same as one atomic compare-and-exchange, for leaves whose A and D bits the CPU sets by itself (user
+ * spaces): false, and nothing stored, if the entry is no longer `old`.
+ */
+bool arch_pte_replace(pte_t *slot, pte_t old, pte_t value, unsigned level);
 
 /*
  * Memory type of physical memory: returns the type (MTRR encoding, SDM 3A table 12-8) of the byte at pa
@@ -79,9 +101,11 @@ void arch_tlb_shootdown(const cpumask_t *cpus, struct tlb_flush *flush, cpumask_
 /*
  * Stop all other CPUs (their interrupts off, spinning in code outside any range mm/ would change), run
  * fn(arg) here with interrupts off, let them go on. For break-before-make. May be called with the
- * page-table lock held: the others are interrupted, not asked.
+ * page-table lock held: the others are interrupted, not asked. From inside fn, arch_rendezvous_flush()
+ * makes every CPU, this one too, forget every translation, and returns when all have.
  */
 void arch_rendezvous(void (*fn)(void *arg), void *arg);
+void arch_rendezvous_flush(void);
 
 /*
  * Whether [va.start, va.end) holds anything this or another CPU touches by itself while an entry that

@@ -8,6 +8,11 @@
  *
  * A frame always has exactly one owner class. It changes hands by one store of `class`, and the audit
  * (pt_audit.h) checks that only frames of the right class are executable.
+ *
+ * Blocks of more than one frame: the allocator touches the first frame's page only (an order-9 allocation is
+ * not 512 stores). So alloc_pages() makes the first frame PAGE_KERNEL, and the others go on showing PAGE_FREE
+ * until their owner says otherwise, by page_set_class(), for as many of them as it likes. free_pages() makes
+ * all of them PAGE_FREE again: an owner need not undo its page_set_class().
  */
 #ifndef MM_PAGE_H
 #define MM_PAGE_H
@@ -50,19 +55,30 @@ const char *page_class_name(enum page_class class);
 struct page {
 	u32 next;	/* frame numbers of neighbours on a list; PFN_NONE ends it */
 	u32 prev;
-	u8 class;	/* enum page_class; plain store, read by the audit */
-	u8 order;	/* of the block or allocation that this frame heads; a table: its level */
-	u8 flags;
-	u8 node;
 	union {
-		struct {		/* class table */
-			u16 breaks;	/* pairs of neighbouring entries that are not one run (pgtable.h) */
-			u16 reserved;
+		struct {
+			union {
+				struct {
+					u8 class;	/* enum page_class; plain store, read by the audit */
+					u8 order;	/* of the block or allocation that this frame heads; a
+							   table: its level */
+					u8 flags;
+					u8 node;
+				};
+				u32 state;		/* the four as one word (page_state()), for the allocator */
+			};
+			union {
+				struct {		/* class table */
+					u16 breaks;	/* pairs of neighbouring entries that are not one run (pgtable.h) */
+					u16 list;	/* which list of its space it is on (PAGE_PENDING): enum pt_list_id */
+				};
+				struct {		/* any other */
+					u16 writable_aliases;	/* writable leaves outside the direct map, shared roots */
+					u16 exec_aliases;	/* executable ones */
+				};
+			};
 		};
-		struct {		/* any other */
-			u16 writable_aliases;	/* writable leaves outside the direct map, shared roots */
-			u16 exec_aliases;	/* executable ones */
-		};
+		u64 word;	/* state and aliases in one, for free_pages(): a frame that is still mapped is not taken */
 	};
 	union {
 		u64 gen;	/* table: generation of the last change of rights in it */
@@ -71,6 +87,7 @@ struct page {
 	union {
 		u64 va;		/* table: first address it translates */
 		u64 account;	/* who is charged */
+		u64 objects;	/* slab: which of its objects are in use, one bit each */
 	};
 };
 
@@ -79,13 +96,21 @@ _Static_assert(sizeof(struct page) == 32, "metadata per frame");
 /* Of each 2 MiB block. exec_* let a check of a whole leaf skip the blocks with nothing executable. */
 struct block {
 	u16 exec_frames;	/* frames with exec_aliases != 0 */
-	u16 audit_exec;		/* scratch of a running audit */
-	u32 plan;		/* scratch of a running plan: its number (pgtable.h) */
+	u16 audit_exec;		/* scratch of a running audit: frames found executable */
+	u32 plan_2m;		/* scratch of a plan: number of the plan that splits this block's direct-map leaf */
+	u32 plan_1g;		/* the same for the gigabyte that this block is the first of */
+	u8 classed;		/* page_set_class() was used on frames that head no allocation of one frame */
 };
+
+/* Class, order, flags and node as the word struct page has them in. */
+static inline u32 page_state(enum page_class class, unsigned order, unsigned flags, unsigned node)
+{
+	return (u32)class | order << 8 | flags << 16 | node << 24;
+}
 
 extern struct page *page_array;
 extern struct block *block_array;
-/* One past the highest frame number of RAM. */
+/* One past the highest frame number that has a struct page. */
 extern pfn_t page_max_pfn;
 
 #define BLOCK_ORDER 9u
@@ -145,13 +170,21 @@ static inline bool pfn_valid(pfn_t pfn)
 	return section < SECTIONS_MAX && (page_sections[section / 64] >> (section % 64) & 1);
 }
 
+#define SECTION_FRAMES (1ull << (SECTION_SHIFT - PAGE_SHIFT))
+
 /*
- * Declare that struct page and struct block of section nr exist, and make every frame of it
- * PAGE_RESERVED. Boot only.
+ * Declare that struct page and struct block of section nr exist, make every frame of it PAGE_RESERVED, and raise
+ * page_max_pfn to the section's end. Sections of a number from SECTIONS_MAX on are not. Boot only.
  */
 void page_section_add(u64 section);
 
-/* Set the class of nr frames. The caller owns them. Any context. */
+/* Forget all sections (hosted tests and benchmarks, which make themselves another machine). */
+void page_sections_reset(void);
+
+/*
+ * Set the class of nr frames. The caller owns them: it has allocated them and frees them, or they were never
+ * the allocator's. Any context.
+ */
 void page_set_class(pfn_t pfn, u64 nr, enum page_class class);
 
 #endif

@@ -51,6 +51,19 @@ enum pt_part {
 	PT_PARTS,
 };
 
+/* Tables on a doubly linked list through struct page, flag PAGE_PENDING. A table is on one at most. */
+enum pt_list_id {
+	PT_LIST_NONE,
+	PT_LIST_UNIFORM,
+	PT_LIST_EMPTY,
+};
+
+struct pt_list {
+	u32 head;
+	u32 tail;
+	u32 nr;
+};
+
 #define PT_SPACE_USER 0x1u	/* its leaves may be PTE_U, their A and D are the CPU's */
 #define PT_SPACE_SHARED 0x2u	/* its tables are seen by every root: the kernel half */
 
@@ -70,9 +83,8 @@ struct pt_space {
 	cpumask_t lazy;		/* of these: promised not to use them */
 	u64 *cpu_gen;		/* by CPU: flushed up to */
 	struct pt_stats stats[PT_PARTS];
-	u32 pending_head;	/* tables that are uniform, oldest first: a list through struct page */
-	u32 pending_tail;
-	u32 nr_pending;
+	struct pt_list uniform;	/* tables that one leaf could replace, the oldest first */
+	struct pt_list empty;	/* tables with no entry, to be freed (never those of the direct map) */
 	struct pt_space *next;	/* all spaces, for the audit */
 };
 
@@ -147,7 +159,7 @@ void pt_pool_release(struct pt_pool *pool);
 struct pt_plan {
 	u32 id;
 	u64 tables;
-	u64 last_split[PT_1G + 1];
+	u64 last[PT_256T + 1];	/* by level: base of the table counted last (changes come in ascending order) */
 };
 void pt_plan_begin(struct pt_plan *plan);
 
@@ -161,9 +173,20 @@ int pt_plan(struct pt_space *space, const struct pt_change *change, struct pt_pl
 void pt_apply(struct pt_space *space, const struct pt_change *change, struct pt_pool *pool, struct tlb_batch *batch);
 
 /*
- * The whole protocol for one change and the space's own tables: reserve, lock, plan, apply, unlock. The
- * caller finishes the batch. 0, -ENOMEM, -EBUSY (MAP), -EINVAL (not aligned, not canonical, empty).
- * On error nothing has changed. Task context.
+ * The whole protocol, for a set of changes that must happen together. plan() is called with the space locked, as often
+ * as it takes until enough tables are reserved: it checks everything and calls pt_plan() for each change; whatever it
+ * returns ends the protocol, and nothing has changed. apply() is called once, under the same lock: it calls
+ * pt_apply() for each change and cannot fail. The caller finishes the batch. Task context, no lock held.
+ */
+struct pt_protocol {
+	int (*plan)(void *arg, struct pt_plan *plan);
+	void (*apply)(void *arg, struct pt_pool *pool, struct tlb_batch *batch);
+};
+int pt_run(struct pt_space *space, const struct pt_protocol *protocol, void *arg, struct tlb_batch *batch) __must_check;
+
+/*
+ * One change by the protocol. 0, -ENOMEM, -EBUSY (MAP over something else; break-before-make impossible), -EINVAL
+ * (not aligned, not in the space's half, empty). On error nothing has changed.
  */
 int pt_change(struct pt_space *space, const struct pt_change *change, struct tlb_batch *batch) __must_check;
 
@@ -172,6 +195,13 @@ int pt_change(struct pt_space *space, const struct pt_change *change, struct tlb
  * monitor's `split`, and PROTECT's first step). level: split down to leaves of this level at most.
  */
 int pt_split_range(struct pt_space *space, struct range va, unsigned level, struct tlb_batch *batch) __must_check;
+
+/*
+ * `deferred`: a uniform table is collapsed once the space has seen this many more changes since the table's last one.
+ * A give-back that is followed by another take of the same block within that time costs neither a collapse nor
+ * a split.
+ */
+#define PT_DEFER_CHANGES 64u
 
 /* eager, deferred, off. Turning it on does not collapse by itself: pt_settle() does. */
 void pt_set_policy(struct pt_space *space, enum pt_collapse_policy policy);
@@ -183,11 +213,17 @@ void pt_set_policy(struct pt_space *space, enum pt_collapse_policy policy);
 void pt_settle(struct pt_space *space);
 
 /*
- * Collapse, in a batch that has been flushed: tables on the pending list that are uniform, flushed, and
- * due by the policy. Space locked. Returns whether anything was unhooked (flush again). For
- * tlb_batch_finish() only.
+ * In a batch that has been flushed: replace tables that are uniform, flushed and due by the policy, and unhook
+ * empty ones. Space locked. Returns whether the batch must be flushed again, and then this called again (user
+ * leaves take two rounds: clear, flush, then the leaf with the A and D of all). For tlb_batch_finish() only.
  */
 bool pt_collapse_pending(struct pt_space *space, struct tlb_batch *batch);
+
+/*
+ * Give every top-level slot of a range a table that stays for ever, so that roots made later can share the
+ * kernel half by copying entries. Before the second root exists. -ENOMEM.
+ */
+int pt_fill_top(struct pt_space *space, struct range va) __must_check;
 
 /* Break-before-make: PT3. -1: as the CPU's errata ask; 0 off; 1 on. */
 extern int pt_bbm;
@@ -212,8 +248,8 @@ void pt_for_each_leaf(struct pt_space *space, struct range va, pt_visit_fn visit
 unsigned pt_check(struct pt_space *space);
 
 /*
- * What the last change of rights in a space left to be known by tests: tables planned and taken. Also the
- * instructions of a split are measured around this one (cost lines).
+ * Split one leaf: the slot is that of a leaf above 4 KiB that translates va, the pool has a table. Publishes
+ * by one store. Rights, type and frame of every page stay, so nothing need be flushed. Space locked.
  */
 void pt_split_leaf(struct pt_space *space, struct pt_slot slot, u64 va, struct pt_pool *pool);
 

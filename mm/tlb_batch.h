@@ -44,11 +44,11 @@ struct tlb_batch {
 	struct tlb_flush flush;
 	u32 frees;		/* frames waiting in this batch: head of a list through struct page */
 	u32 nr_frees;
-	bool waits;		/* found nothing to do, but earlier changes of its range are in flight */
 	bool settle;		/* collapse whatever the policy defers */
+	u32 clearing;		/* user tables between clear and leaf: head of a list through struct page */
 };
 
-/* Pages a ranged flush may cost before a full one is cheaper. Set by measurement (docs/costs.md). */
+/* Pages a ranged flush may cost before a full one is cheaper. */
 extern u32 tlb_flush_ceiling;
 
 void tlb_batch_init(struct tlb_batch *b, struct pt_space *space);
@@ -60,10 +60,14 @@ void tlb_batch_init(struct tlb_batch *b, struct pt_space *space);
 u64 tlb_batch_add(struct tlb_batch *b, struct range va, unsigned shift);
 
 /*
- * Nothing to do in [start, end), but the table there last changed in generation gen: if that is not
- * flushed everywhere yet, finish will do it (PT2: a call that finds nothing to do still waits).
+ * There was nothing to do, but a table of the range last changed in generation gen: if that is not flushed
+ * everywhere yet, finish will see to it, in full, as the ranges of that change are not known here (PT2: a
+ * call that finds nothing to do still waits). Space locked.
  */
-void tlb_batch_wait(struct tlb_batch *b, struct range va, unsigned shift, u64 gen);
+void tlb_batch_wait(struct tlb_batch *b, u64 gen);
+
+/* Tables were unhooked: forget everything, on lazy CPUs too. Space locked. Returns the generation. */
+u64 tlb_batch_add_tables(struct tlb_batch *b);
 
 /* Free a table, or 2^order frames, once no CPU can reach them by the space any more. Space locked. */
 void tlb_batch_free_table(struct tlb_batch *b, struct page *table);

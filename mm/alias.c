@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/* Counts of writable and executable aliases per frame. See alias.h. */
+#include "mm/alias.h"
+
+#include "kernel/base/errno.h"
+#include "kernel/base/panic.h"
+
+u64 alias_total_writable;
+u64 alias_total_executable;
+
+bool alias_class_executable(enum page_class class)
+{
+	return class == PAGE_KERNEL_TEXT || class == PAGE_AP_START || class == PAGE_EXECMEM;
+}
+
+/* Whether any of the frames is writable through the direct map now. */
+static bool direct_writable(pfn_t pfn, u64 nr)
+{
+	u64 va = (u64)phys_to_virt(phys(pfn << PAGE_SHIFT));
+	u64 end = va + (nr << PAGE_SHIFT);
+
+	while (va < end) {
+		struct pt_slot s = pt_walk(&kernel_space, va, PT_4K);
+
+		if (pte_is_leaf(s.value, s.level) && s.value.raw & PTE_W)
+			return true;
+		va = align_down(va, pt_span(s.level)) + pt_span(s.level);
+	}
+	return false;
+}
+
+static int allows_executable(pfn_t pfn, u64 nr, unsigned own, bool sealing)
+{
+	for (u64 i = 0; i < nr; i++) {
+		const struct page *page = pfn_to_page(pfn + i);
+
+		if (!pfn_valid(pfn + i) || !alias_class_executable(page->class) || page->writable_aliases > own)
+			return -EPERM;
+	}
+	return !sealing && direct_writable(pfn, nr) ? -EPERM : 0;
+}
+
+static int allows_writable(pfn_t pfn, u64 nr)
+{
+	u64 i = 0;
+
+	while (i < nr) {
+		if (!pfn_valid(pfn + i) || !pfn_to_block(pfn + i)->exec_frames) {
+			i = align_up(pfn + i + 1, BIT(BLOCK_ORDER)) - pfn;	/* nothing executable in the block */
+			continue;
+		}
+		if (pfn_to_page(pfn + i)->class != PAGE_TABLE && pfn_to_page(pfn + i)->exec_aliases)
+			return -EPERM;
+		i++;
+	}
+	return 0;
+}
+
+int alias_allows(pfn_t pfn, u64 nr, u64 attrs, unsigned own, bool sealing)
+{
+	if (alias_executable(attrs)) {
+		if (alias_writable(attrs))
+			return -EPERM;
+		return allows_executable(pfn, nr, own, sealing);
+	}
+	return alias_writable(attrs) ? allows_writable(pfn, nr) : 0;
+}
+
+/* A count that has reached its end stays there: the frame is then refused for ever rather than miscounted. */
+static void count(u16 *n, int by, u64 *total)
+{
+	if (!by || *n == UINT16_MAX)
+		return;
+	debug_assert(by > 0 || *n > 0);
+	*n = (u16)(*n + by);
+	*total += (u64)(i64)by;
+}
+
+void alias_count(pfn_t pfn, u64 nr, int writable, int executable)
+{
+	assert_held(&kernel_space.lock);
+	if (!writable && !executable)
+		return;
+	for (u64 i = 0; i < nr; i++) {
+		struct page *page = pfn_to_page(pfn + i);
+		u16 before;
+
+		if (!pfn_valid(pfn + i))
+			continue;
+		before = page->exec_aliases;
+		count(&page->writable_aliases, writable, &alias_total_writable);
+		count(&page->exec_aliases, executable, &alias_total_executable);
+		if (!before != !page->exec_aliases) {
+			struct block *block = pfn_to_block(pfn + i);
+
+			block->exec_frames = (u16)(block->exec_frames + (before ? -1 : 1));
+		}
+	}
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Bugs that can be planted, so that the tests can show that they would be caught (negative controls).
+ *
+ * Only a build with CONFIG_PLANT=1 (the hosted tests) contains them; everywhere else PLANTED() is the
+ * constant 0 and its branch is gone.
+ */
+#ifndef MM_PLANT_H
+#define MM_PLANT_H
+
+#ifndef CONFIG_PLANT
+#define CONFIG_PLANT 0
+#endif
+
+enum mm_plant {
+	PLANT_NONE,
+	PLANT_NO_FLUSH,			/* generations advance, nothing is invalidated */
+	PLANT_FREE_EARLY,		/* an unhooked table is freed before the flush */
+	PLANT_FLUSH_FIRST_ONLY,		/* only the first leaf of a range is invalidated */
+	PLANT_PAT_NOT_MOVED,		/* a 2M leaf is split with PAT left in bit 12 */
+	PLANT_BREAKS_OFF_BY_ONE,	/* a store of one entry forgets the pair behind it */
+	PLANT_SPLIT_BY_UNMAP,		/* a split goes through an absent entry */
+	PLANT_COLLAPSE_UNFLUSHED,	/* a table is collapsed although its change is still in flight */
+	PLANTS,
+};
+
+#if CONFIG_PLANT
+extern int mm_plant;	/* the one that is planted now; defined in mm/pgtable.c */
+#define PLANTED(which) (mm_plant == (which))
+#else
+#define PLANTED(which) 0
+#endif
+
+#endif

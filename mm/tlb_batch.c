@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Batches of invalidations, by generation. See tlb_batch.h for the rules.
+ *
+ * A CPU that is asked to flush up to generation g and has flushed to g - n, the batch's n changes being all that
+ * came since, invalidates the batch's ranges; in any other case it forgets everything and is then at the newest
+ * generation there is. So a range is never relied on to cover somebody else's change.
+ *
+ * Order, for a CPU that flushes in full: read the space's generation, then flush. Stores of a change come before
+ * its generation (release, under the lock), so what the flush may miss has a generation that was not read.
+ */
+#include "mm/tlb_batch.h"
+
+#include "kernel/base/log.h"
+#include "kernel/base/panic.h"
+#include "mm/arch.h"
+#include "mm/buddy.h"
+#include "mm/pgtable.h"
+#include "mm/plant.h"
+#include "mm/pt_internal.h"
+
+u32 tlb_flush_ceiling = 32;
+
+/* Each CPU counts for itself; readers add up. */
+static struct tlb_stats tlb_stats[MAX_CPUS];
+
+static struct tlb_stats *my_stats(void)
+{
+	return &tlb_stats[arch_this_cpu()->id];
+}
+
+static void flush_reset(struct tlb_flush *f)
+{
+	f->gen_first = 0;
+	f->gen_last = 0;
+	f->pages = 0;
+	f->nr_gens = 0;
+	f->nr = 0;
+	f->full = false;
+	f->tables = false;
+}
+
+void tlb_batch_init(struct tlb_batch *b, struct pt_space *space)
+{
+	b->flush.space = space;
+	flush_reset(&b->flush);
+	b->frees = PFN_NONE;
+	b->nr_frees = 0;
+	b->settle = false;
+	b->clearing = PFN_NONE;
+}
+
+/* The space's next generation, for a change whose stores are done. */
+static u64 next_gen(struct tlb_batch *b)
+{
+	struct pt_space *space = b->flush.space;
+	u64 gen = space->gen + 1;
+
+	assert_held(&space->lock);
+	store_release(&space->gen, gen);
+	if (!b->flush.gen_first)
+		b->flush.gen_first = gen;
+	b->flush.gen_last = gen;
+	b->flush.nr_gens++;
+	return gen;
+}
+
+u64 tlb_batch_add(struct tlb_batch *b, struct range va, unsigned shift)
+{
+	struct tlb_flush *f = &b->flush;
+	u64 pages = (range_size(va) + (1ull << shift) - 1) >> shift;
+
+	f->pages += pages;
+	if (f->pages > tlb_flush_ceiling)
+		f->full = true;
+	if (!f->full) {
+		struct tlb_range *last = f->nr ? &f->ranges[f->nr - 1] : NULL;
+
+		if (last && last->end == va.start && last->shift == shift)
+			last->end = va.end;
+		else if (f->nr < TLB_RANGES)
+			f->ranges[f->nr++] = (struct tlb_range){ va.start, va.end, (u8)shift };
+		else
+			f->full = true;
+	}
+	return next_gen(b);
+}
+
+u64 tlb_batch_add_tables(struct tlb_batch *b)
+{
+	b->flush.full = true;
+	b->flush.tables = true;
+	return next_gen(b);
+}
+
+void tlb_batch_wait(struct tlb_batch *b, u64 gen)
+{
+	struct tlb_flush *f = &b->flush;
+
+	if (tlb_flushed(f->space, gen))
+		return;
+	/* A change of this very batch will be flushed by its own range, if no one else's came between. */
+	if (f->gen_first && gen >= f->gen_first && f->nr_gens == f->gen_last - f->gen_first + 1)
+		return;
+	f->full = true;
+	if (!f->gen_first)
+		f->gen_first = gen;
+	f->gen_last = MAX(f->gen_last, gen);
+}
+
+static void push_free(struct tlb_batch *b, struct page *page)
+{
+	page->next = b->frees;
+	b->frees = (u32)page_to_pfn(page);
+	b->nr_frees++;
+}
+
+static void free_frame(struct page *page)
+{
+	unsigned order = page->order;
+
+	if (page->class == PAGE_TABLE) {
+		pt_table_retire(page);
+		order = 0;
+	}
+	free_pages(page, order);
+}
+
+void tlb_batch_free_table(struct tlb_batch *b, struct page *table)
+{
+	assert_held(&b->flush.space->lock);
+	if (PLANTED(PLANT_FREE_EARLY)) {
+		free_frame(table);
+		return;
+	}
+	push_free(b, table);
+}
+
+void tlb_batch_free(struct tlb_batch *b, struct page *page, unsigned order)
+{
+	page->order = (u8)order;
+	push_free(b, page);
+}
+
+/* ---- On each CPU ---- */
+
+static void flush_ranges(const struct tlb_flush *f, struct tlb_stats *stats)
+{
+	for (unsigned i = 0; i < f->nr; i++) {
+		const struct tlb_range *r = &f->ranges[i];
+
+		for (u64 va = r->start; va < r->end; va += 1ull << r->shift) {
+			arch_tlb_flush_page(va);
+			stats->pages_invalidated++;
+			if (PLANTED(PLANT_FLUSH_FIRST_ONLY))
+				break;
+		}
+	}
+}
+
+static void flush_this_cpu(const struct tlb_flush *f, struct cpu_state *cpu)
+{
+	struct pt_space *space = f->space;
+	u64 *mine = &space->cpu_gen[cpu->id];
+	struct tlb_stats *stats = &tlb_stats[cpu->id];
+	u64 at = load_relaxed(mine);
+
+	if (at >= f->gen_last)
+		return;
+	if (PLANTED(PLANT_NO_FLUSH)) {
+		store_release(mine, f->gen_last);
+		return;
+	}
+	if (!f->full && at + 1 >= f->gen_first && f->nr_gens == f->gen_last - f->gen_first + 1) {
+		flush_ranges(f, stats);
+		stats->nr_tlb_local_flush_one += f->pages;
+		store_release(mine, f->gen_last);
+	} else {
+		u64 now = load_acquire(&space->gen);
+
+		arch_tlb_flush_all();
+		stats->nr_tlb_local_flush_all++;
+		store_release(mine, now);
+	}
+}
+
+void tlb_flush_run(const struct tlb_flush *f)
+{
+	struct cpu_state *cpu = arch_this_cpu();
+
+	tlb_stats[cpu->id].nr_tlb_remote_flush_received++;
+	flush_this_cpu(f, cpu);
+}
+
+/* ---- Who uses a space ---- */
+
+void tlb_space_enter(struct pt_space *space)
+{
+	struct cpu_state *cpu = arch_this_cpu();
+	u64 *mine = &space->cpu_gen[cpu->id];
+	bool fresh = !cpumask_has(&space->cpus, cpu->id);
+	u64 now;
+
+	/* Take part first, then look: a change made in between is seen, or sent to us, or both. */
+	cpumask_set(&space->cpus, cpu->id);
+	cpumask_clear(&space->lazy, cpu->id);
+	fence_full();
+	now = load_acquire(&space->gen);
+	if (load_relaxed(mine) < now) {
+		/* Loading the root forgets what is not global; global leaves of the shared half need more. */
+		if (!fresh || space->flags & PT_SPACE_SHARED) {
+			arch_tlb_flush_all();
+			my_stats()->nr_tlb_local_flush_all++;
+		}
+		store_release(mine, now);
+	}
+}
+
+void tlb_space_leave(struct pt_space *space)
+{
+	u32 id = arch_this_cpu()->id;
+
+	cpumask_clear(&space->lazy, id);
+	cpumask_clear(&space->cpus, id);
+}
+
+void tlb_space_lazy(struct pt_space *space)
+{
+	cpumask_set(&space->lazy, arch_this_cpu()->id);
+}
+
+bool tlb_flushed(struct pt_space *space, u64 gen)
+{
+	if (load_acquire(&space->flushed) >= gen)
+		return true;
+	for_each_cpu(cpu, &space->cpus)
+		if (load_acquire(&space->cpu_gen[cpu]) < gen)
+			return false;
+	return true;
+}
+
+/* ---- Finish ---- */
+
+static void raise_flushed(struct pt_space *space, u64 gen)
+{
+	u64 old = load_relaxed(&space->flushed);
+
+	while (old < gen && !compare_exchange(&space->flushed, &old, gen))
+		;
+}
+
+/* Ask other CPUs. Those that stay silent are added to *dead; returns whether all that must know do. */
+static bool flush_others(struct tlb_flush *f, u32 me, cpumask_t *dead)
+{
+	struct pt_space *space = f->space;
+	cpumask_t targets = { { 0 } };
+	bool all = true;
+	u64 nr = 0;
+
+	for_each_cpu(cpu, &space->cpus) {
+		if (cpu == me || load_acquire(&space->cpu_gen[cpu]) >= f->gen_last)
+			continue;
+		if (!cpumask_has(arch_cpus_online(), cpu)) {
+			cpumask_set(dead, cpu);	/* it may still translate: nothing it knew is ever reused */
+			continue;
+		}
+		if (!f->tables && cpumask_has(&space->lazy, cpu)) {
+			all = false;		/* catches up when it comes back */
+			continue;
+		}
+		cpumask_set(&targets, cpu);
+		nr++;
+	}
+	if (nr) {
+		u64 start = arch_cycles();
+
+		assert(arch_irqs_enabled());
+		tlb_stats[me].nr_tlb_remote_flush += nr;
+		arch_tlb_shootdown(&targets, f, dead);
+		tlb_stats[me].shootdown_cycles += arch_cycles() - start;
+	}
+	return all && cpumask_empty(dead);
+}
+
+static void flush_everywhere(struct tlb_batch *b, cpumask_t *dead)
+{
+	struct tlb_flush *f = &b->flush;
+	struct pt_space *space = f->space;
+	struct cpu_state *cpu = arch_this_cpu();
+	u64 gen = f->gen_last;
+	u64 flags;
+
+	tlb_stats[cpu->id].batches++;
+	fence_full();		/* our stores, before who uses the space is looked at */
+	flags = arch_irq_save();
+	if (cpumask_has(&space->cpus, cpu->id))
+		flush_this_cpu(f, cpu);
+	arch_irq_restore(flags);
+	if (flush_others(f, cpu->id, dead))
+		raise_flushed(space, gen);
+	flush_reset(f);
+}
+
+static void free_all(struct tlb_batch *b, const cpumask_t *dead)
+{
+	bool quarantine = !cpumask_empty(dead);
+	struct tlb_stats *stats = my_stats();
+
+	while (b->frees != PFN_NONE) {
+		struct page *page = pfn_to_page(b->frees);
+
+		b->frees = page->next;
+		if (quarantine) {
+			page->flags |= PAGE_QUARANTINE;
+			stats->frames_quarantined++;
+		} else {
+			free_frame(page);
+			stats->frames_freed++;
+		}
+	}
+	b->nr_frees = 0;
+}
+
+void tlb_batch_finish(struct tlb_batch *b)
+{
+	struct pt_space *space = b->flush.space;
+	cpumask_t dead = { { 0 } };
+	bool again;
+
+	assert(arch_this_cpu()->locks_held == 0);
+	if (!b->flush.gen_last && !b->settle && b->frees == PFN_NONE)
+		return;
+	do {
+		if (b->flush.gen_last)
+			flush_everywhere(b, &dead);
+		again = false;
+		if (load_relaxed(&space->uniform.nr) | load_relaxed(&space->empty.nr) || b->clearing != PFN_NONE) {
+			spin_lock(&space->lock);
+			again = pt_collapse_pending(space, b);
+			spin_unlock(&space->lock);
+		}
+	} while (again);
+	if (b->frees != PFN_NONE)
+		free_all(b, &dead);
+}
+
+void tlb_read_stats(struct tlb_stats *out)
+{
+	*out = (struct tlb_stats){ 0 };
+	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++) {
+		const u64 *from = (const u64 *)&tlb_stats[cpu];
+		u64 *to = (u64 *)out;
+
+		for (unsigned i = 0; i < sizeof(*out) / sizeof(u64); i++)
+			to[i] += load_relaxed(from + i);
+	}
+}
