@@ -16,7 +16,7 @@ bool alias_class_executable(enum page_class class)
 /* Whether any of the frames is writable through the direct map now. */
 static bool direct_writable(pfn_t pfn, u64 nr)
 {
-	u64 va = (u64)phys_to_virt(phys(pfn << PAGE_SHIFT));
+	u64 va = phys_to_va(phys(pfn << PAGE_SHIFT));
 	u64 end = va + (nr << PAGE_SHIFT);
 
 	while (va < end) {

@@ -155,7 +155,7 @@ static int default_plan(const struct toggle *t, struct pt_plan *plan)
 			struct pt_change hole = c[1];
 
 			hole.va = range(va, end);
-			hole.pa = virt_to_phys((void *)va);
+			hole.pa = va_to_phys(va);
 			/* A table of 4K entries that is there takes no other. */
 			if (s.level == PT_4K)
 				end = MIN(align_down(va, pt_span(PT_2M)) + pt_span(PT_2M), c[1].va.end);

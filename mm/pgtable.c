@@ -353,7 +353,7 @@ int pt_publish_possible(struct pt_slot slot, pte_t leaf, u64 va)
 	if (!bbm_wanted(leaf))
 		return 0;
 	/* The entry is absent for a moment: neither what runs nor its own table may be reached through it. */
-	return arch_range_pinned(span) || range_has(span, (u64)slot.pte) ? -EBUSY : 0;
+	return arch_range_pinned(span) || range_has(span, phys_to_va(virt_to_phys(slot.pte))) ? -EBUSY : 0;
 }
 
 void pt_publish(struct pt_slot slot, pte_t value, pte_t leaf)

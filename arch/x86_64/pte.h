@@ -39,6 +39,7 @@ enum pt_level {
 #define PTE_PAT BIT(7)		/* PAT index bit 2 of a 4 KiB leaf: the normal form */
 #define PTE_PS BIT(7)		/* leaf, in a table of level 2 or 3 */
 #define PTE_G BIT(8)		/* global (leaf) */
+#define PTE_KEEP BIT(9)		/* ignored by the CPU: this leaf was asked for in its size, never collapse it */
 #define PTE_PAT_LARGE BIT(12)	/* PAT index bit 2 of a 2 MiB or 1 GiB leaf */
 #define PTE_PKEY (0xfull << 59)	/* protection key (leaf) */
 #define PTE_NX BIT(63)
@@ -46,7 +47,8 @@ enum pt_level {
 #define PTE_ADDR 0x000ffffffffff000ull	/* bits 51:12 */
 
 /* Everything that a leaf says besides its frame, in the normal form. */
-#define PTE_ATTRS (PTE_P | PTE_W | PTE_U | PTE_PWT | PTE_PCD | PTE_A | PTE_D | PTE_PAT | PTE_G | PTE_PKEY | PTE_NX)
+#define PTE_ATTRS (PTE_P | PTE_W | PTE_U | PTE_PWT | PTE_PCD | PTE_A | PTE_D | PTE_PAT | PTE_G | PTE_KEEP | \
+		   PTE_PKEY | PTE_NX)
 /* What the CPU sets by itself: never part of a comparison of rights. */
 #define PTE_AD (PTE_A | PTE_D)
 /* The PAT index. */
