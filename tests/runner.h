@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The runner behind test_run_all(): a run is a struct, so that the runner can be tested by itself, on planted
+ * cases, with its output caught (suite_runner.c). Test authors need tests/test.h only.
+ */
+#ifndef TESTS_RUNNER_H
+#define TESTS_RUNNER_H
+
+#include "tests/test.h"
+
+#define TEST_NAME_MAX 80u	/* of suite.name, the NUL among them */
+#define TEST_CASES_MAX 2048u	/* of one run */
+
+/* One run. The caller fills the first part; the rest is the runner's. */
+struct test_run {
+	const struct test_case *const *cases;
+	unsigned nr;
+	u16 *order;			/* room for nr: the cases in the order they run in */
+	const char *globs;		/* NULL or "": all */
+	void (*emit)(const char *line);	/* one line of output, without a newline */
+
+	struct test_totals totals;
+	unsigned top;			/* results written at the top level so far */
+};
+
+/* Run. Returns the number of failures. Task context; one run inside a test of another one is fine. */
+unsigned test_run(struct test_run *run);
+
+/* Whether the first `length` characters of a glob match the whole text. * stands for anything, ? for one
+ * character. */
+bool test_glob(const char *glob, size_t length, const char *text);
+
+/* Whether the text may be a test's name: [a-z0-9_.-]+, and short enough. */
+bool test_name_ok(const char *name);
+
+/* All cases of this program. */
+const struct test_case *const *test_cases(unsigned *nr);
+
+#endif
