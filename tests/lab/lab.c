@@ -1,0 +1,546 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The lab: runs each row from the same start, asserts what its collapse policy promises, and remembers the
+ * figures for the summary.
+ *
+ * Aging. All memory is allocated frame by frame until there is none; then single frames, drawn at random
+ * by frame number, are freed again: as many as the workload takes and the page tables may need. What is free
+ * then lies scattered over all blocks, and in what order depends on the seed and the row's n alone, so that
+ * every policy finds the same machine. The frames held are marked in struct page (`private`), so that this takes no
+ * memory itself.
+ */
+#include "tests/lab/lab.h"
+
+#include "kernel/base/fmt.h"
+#include "kernel/base/log.h"
+#include "kernel/base/string.h"
+#include "mm/buddy.h"
+#include "mm/directmap.h"
+#include "mm/vmalloc.h"
+#include "tests/test.h"
+
+#define ULL(x) ((unsigned long long)(x))
+
+/* What is left of a row when it has ended. */
+struct result {
+	const struct lab_workload *workload;
+	const struct lab_policy *policy;
+	enum pt_collapse_policy collapse;
+	u32 n;
+	struct report_state states[LAB_PHASES];
+	struct cost cost[LAB_OPS];
+};
+#define RESULTS_MAX 64u
+
+/* In the order of the table: the damage first, then what repairs it. */
+static const enum pt_collapse_policy collapses[] = { PT_COLLAPSE_OFF, PT_COLLAPSE_DEFERRED, PT_COLLAPSE_EAGER };
+
+static const char *const collapse_names[] = {
+	[PT_COLLAPSE_OFF] = "off",
+	[PT_COLLAPSE_DEFERRED] = "deferred",
+	[PT_COLLAPSE_EAGER] = "eager",
+};
+
+static const char *const op_names[] = {
+	[LAB_TAKE] = "take",
+	[LAB_ALIAS] = "alias",
+	[LAB_GIVE] = "give",
+	[LAB_PAIR] = "pair",
+};
+
+static const char *const phase_names[] = {
+	[LAB_BEFORE] = "before",
+	[LAB_PEAK] = "peak",
+	[LAB_AFTER] = "after",
+};
+
+static const char *const mode_names[] = {
+	[LAB_RUN_OFF] = "off",
+	[LAB_RUN_SHORT] = "short",
+	[LAB_RUN_FULL] = "full",
+};
+
+enum lab_mode lab_mode = LAB_RUN_FULL;
+u32 lab_pages_limit = LAB_PAGES_MAX;
+
+static u32 pfns[LAB_PAGES_MAX];
+static u32 ticks[LAB_OPS][SAMPLES_MAX];
+static struct result results[RESULTS_MAX];
+static unsigned nr_results;
+
+bool lab_mode_set(const char *word)
+{
+	for (unsigned i = 0; i < LAB_RUN_MODES; i++)
+		if (!strcmp(word, mode_names[i])) {
+			lab_mode = (enum lab_mode)i;
+			return true;
+		}
+	return false;
+}
+
+/* ---- aged memory ---- */
+
+static struct page *marked_page(pfn_t pfn, u64 mark)
+{
+	struct page *page;
+
+	if (!pfn_valid(pfn))
+		return NULL;
+	page = pfn_to_page(pfn);
+	return page->class == PAGE_KERNEL && page->private == mark ? page : NULL;
+}
+
+static void free_marked(struct page *page)
+{
+	page->private = 0;
+	free_page(page);
+}
+
+/* Hold every frame there is. Returns how many. */
+static u64 hold_all(u64 mark)
+{
+	struct page *page;
+	u64 n = 0;
+
+	while ((page = alloc_page(0))) {
+		page->private = mark;
+		n++;
+	}
+	return n;
+}
+
+static void free_some(struct rng *rng, u64 mark, u64 nr)
+{
+	while (nr) {
+		struct page *page = marked_page(rng_below(rng, page_max_pfn), mark);
+
+		if (!page)
+			continue;
+		free_marked(page);
+		nr--;
+	}
+}
+
+static void free_all(u64 mark)
+{
+	for (pfn_t pfn = 0; pfn < page_max_pfn; pfn++) {
+		struct page *page = marked_page(pfn, mark);
+
+		if (page)
+			free_marked(page);
+	}
+}
+
+/* Frames that the page tables of a row may take: one per block that can be split, and some for aliases. */
+static u64 table_frames(void)
+{
+	struct buddy_stats b;
+
+	buddy_read_stats(&b);
+	return b.frames / PT_ENTRIES + b.frames / PT_ENTRIES / PT_ENTRIES + 128;
+}
+
+/* ---- operations ---- */
+
+/* Whether the direct map has a writable leaf for the frame; -1: it has a read-only one. */
+static int direct_mapping(const struct page *page)
+{
+	pte_t e = pt_walk(&kernel_space, phys_to_va(page_to_phys(page)), PT_4K).value;
+
+	if (!pte_present(e))
+		return 0;
+	return e.raw & PTE_W ? 1 : -1;
+}
+
+static struct page *held_page(const struct lab_run *run, u32 slot)
+{
+	return pfn_to_page(run->pfns[slot]);
+}
+
+u32 lab_take(struct lab_run *run, u32 n)
+{
+	u32 taken = 0;
+
+	tlb_read_stats(&run->tlb[LAB_TAKE][0]);
+	while (taken < n) {
+		u64 start = arch_cycles();
+		struct page *page = run->policy->take();
+
+		samples_add(&run->samples[LAB_TAKE], start, arch_cycles());
+		if (!CHECK(page != NULL))
+			break;
+		run->pfns[taken++] = (u32)page_to_pfn(page);
+		if (!CHECK_EQ(direct_mapping(page), 0))
+			break;
+	}
+	tlb_read_stats(&run->tlb[LAB_TAKE][1]);
+	return taken;
+}
+
+void lab_give(struct lab_run *run, u32 n)
+{
+	tlb_read_stats(&run->tlb[LAB_GIVE][0]);
+	for (u32 slot = 0; slot < n; slot++) {
+		struct page *page = held_page(run, slot);
+		u64 start = arch_cycles();
+		int rc = run->policy->give(page);
+
+		samples_add(&run->samples[LAB_GIVE], start, arch_cycles());
+		CHECK_EQ(rc, 0);
+		CHECK_EQ(direct_mapping(page), 1);
+	}
+	tlb_read_stats(&run->tlb[LAB_GIVE][1]);
+}
+
+u32 lab_pairs(struct lab_run *run, u32 n, u32 pairs)
+{
+	tlb_read_stats(&run->tlb[LAB_PAIR][0]);
+	for (u32 i = 0; n && i < pairs; i++) {
+		u32 slot = (u32)rng_below(&run->rng, n);
+		struct page *page = held_page(run, slot);
+		u64 start = arch_cycles();
+		int rc = run->policy->give(page);
+
+		page = run->policy->take();
+		samples_add(&run->samples[LAB_PAIR], start, arch_cycles());
+		if (CHECK_EQ(rc, 0) && CHECK(page != NULL)) {
+			run->pfns[slot] = (u32)page_to_pfn(page);
+			CHECK_EQ(direct_mapping(page), 0);
+		} else {
+			run->pfns[slot] = run->pfns[--n];	/* nothing is held there now */
+		}
+	}
+	tlb_read_stats(&run->tlb[LAB_PAIR][1]);
+	return n;
+}
+
+/*
+ * Where the program can write what is mapped at a kernel address: there, on the machine. A hosted process has no
+ * such address and goes by what the tables say.
+ */
+#if __STDC_HOSTED__
+static u64 *alias_words(void *alias)
+{
+	struct pt_slot s = pt_walk(&kernel_space, (u64)alias, PT_4K);
+
+	return pte_present(s.value) ? phys_to_virt(pte_leaf_pa(s.value, s.level)) : NULL;
+}
+#else
+static u64 *alias_words(void *alias)
+{
+	return alias;
+}
+#endif
+
+static bool write_through_alias(struct page *page)
+{
+	void *alias = vmap(&page, 1, 0);
+	u64 *words = alias ? alias_words(alias) : NULL;
+
+	for (u64 i = 0; words && i < PAGE_SIZE / sizeof(u64); i += 8)
+		words[i] = i;		/* one word of each cache line */
+	if (alias)
+		vunmap(alias);
+	return words;
+}
+
+bool lab_alias(struct lab_run *run, u32 n)
+{
+	bool ok = true;
+
+	tlb_read_stats(&run->tlb[LAB_ALIAS][0]);
+	for (u32 slot = 0; slot < n && ok; slot++) {
+		struct page *page = held_page(run, slot);
+		u64 start = arch_cycles();
+		bool written = write_through_alias(page);
+
+		samples_add(&run->samples[LAB_ALIAS], start, arch_cycles());
+		ok = CHECK(written);
+	}
+	tlb_read_stats(&run->tlb[LAB_ALIAS][1]);
+	return ok;
+}
+
+/* ---- phases ---- */
+
+static void write_phase(const struct lab_run *run, enum lab_phase phase)
+{
+	const struct report_state *s = &run->states[phase], *b = &run->states[LAB_BEFORE];
+
+	log_info("lab workload=%s policy=%s collapse=%s cpus=%u n=%u phase=%s leaves_4k=%llu leaves_2m=%llu "
+		 "leaves_1g=%llu fewest=%llu level2_splits=%llu level3_splits=%llu level2_collapses=%llu "
+		 "level3_collapses=%llu tables=%llu flush_all=%llu flush_one=%llu remote_flush=%llu pages_invalidated=%llu",
+		 run->workload->name, run->policy->name, collapse_names[run->collapse], measure_cpus(), run->n,
+		 phase_names[phase], ULL(s->map.direct_map_4k / (4 * KIB)), ULL(s->map.direct_map_2m / (2 * MIB)),
+		 ULL(s->map.direct_map_1g / GIB), ULL(s->map.fewest_leaves),
+		 ULL(s->map.direct_map_level2_splits - b->map.direct_map_level2_splits),
+		 ULL(s->map.direct_map_level3_splits - b->map.direct_map_level3_splits),
+		 ULL(s->map.direct_map_level2_collapses - b->map.direct_map_level2_collapses),
+		 ULL(s->map.direct_map_level3_collapses - b->map.direct_map_level3_collapses), ULL(s->direct_tables),
+		 ULL(s->tlb.nr_tlb_local_flush_all - b->tlb.nr_tlb_local_flush_all),
+		 ULL(s->tlb.nr_tlb_local_flush_one - b->tlb.nr_tlb_local_flush_one),
+		 ULL(s->tlb.nr_tlb_remote_flush - b->tlb.nr_tlb_remote_flush),
+		 ULL(s->tlb.pages_invalidated - b->tlb.pages_invalidated));
+}
+
+static void phase(struct lab_run *run, enum lab_phase which)
+{
+	report_read(&run->states[which]);
+	report_sample();
+	write_phase(run, which);
+}
+
+void lab_peak(struct lab_run *run)
+{
+	phase(run, LAB_PEAK);
+}
+
+static void write_costs(struct lab_run *run, struct result *result)
+{
+	char more[120];
+
+	fmt_print(more, sizeof(more), "policy=%s workload=%s collapse=%s pages=%u", run->policy->name,
+		  run->workload->name, collapse_names[run->collapse], run->n);
+	for (unsigned op = 0; op < LAB_OPS; op++) {
+		if (!run->samples[op].nr)
+			continue;
+		result->cost[op] = cost_of(&run->samples[op], &run->tlb[op][0], &run->tlb[op][1]);
+		cost_write(op_names[op], more, &result->cost[op]);
+	}
+}
+
+/* ---- what must be true of a row ---- */
+
+static void same_map(const struct report_state *got, const struct report_state *want)
+{
+	CHECK_EQ(got->map.direct_map_4k, want->map.direct_map_4k);
+	CHECK_EQ(got->map.direct_map_2m, want->map.direct_map_2m);
+	CHECK_EQ(got->map.direct_map_1g, want->map.direct_map_1g);
+	CHECK_EQ(got->direct_tables, want->direct_tables);
+}
+
+/* Each split makes 512 leaves of one and takes a table, each collapse undoes that. */
+static void leaves_add_up(const struct report_state *before, const struct report_state *s, u64 splits, u64 collapses_)
+{
+	CHECK_EQ(s->map.leaves, before->map.leaves + (splits - collapses_) * (PT_ENTRIES - 1));
+	CHECK_EQ(s->direct_tables, before->direct_tables + splits - collapses_);
+}
+
+static void check_row(const struct lab_run *run)
+{
+	const struct report_state *b = &run->states[LAB_BEFORE], *a = &run->states[LAB_AFTER];
+	u64 splits2 = a->map.direct_map_level2_splits - b->map.direct_map_level2_splits;
+	u64 splits3 = a->map.direct_map_level3_splits - b->map.direct_map_level3_splits;
+	u64 collapses2 = a->map.direct_map_level2_collapses - b->map.direct_map_level2_collapses;
+	u64 collapses3 = a->map.direct_map_level3_collapses - b->map.direct_map_level3_collapses;
+
+	leaves_add_up(b, a, splits2 + splits3, collapses2 + collapses3);
+	if (run->n >= 64)
+		CHECK(splits2 > 0);	/* frames drawn at random cannot all lie at ragged edges */
+	if (run->collapse == PT_COLLAPSE_OFF) {
+		CHECK_EQ(collapses2 + collapses3, 0);
+		return;
+	}
+	CHECK_EQ(collapses2, splits2);
+	CHECK_EQ(collapses3, splits3);
+	same_map(a, b);
+}
+
+/* ---- rows ---- */
+
+static void find_row(unsigned row, struct lab_run *run)
+{
+	unsigned i = row / ARRAY_SIZE(collapses) / lab_nr_policies;
+	const struct lab_workload *w = lab_workloads;
+
+	while (i >= w->nr_sizes)
+		i -= w++->nr_sizes;
+	run->workload = w;
+	run->n = w->sizes[i];
+	run->policy = &lab_policies[row / ARRAY_SIZE(collapses) % lab_nr_policies];
+	run->collapse = collapses[row % ARRAY_SIZE(collapses)];
+}
+
+static unsigned count_rows(void)
+{
+	unsigned sizes = 0;
+
+	for (unsigned i = 0; i < lab_nr_workloads; i++)
+		sizes += lab_workloads[i].nr_sizes;
+	return sizes * lab_nr_policies * (unsigned)ARRAY_SIZE(collapses);
+}
+
+static void name_row(unsigned row, char *buf, size_t size)
+{
+	struct lab_run run;
+
+	find_row(row, &run);
+	fmt_print(buf, size, "%s.%s.%s.n%u", run.workload->name, run.policy->name, collapse_names[run.collapse], run.n);
+}
+
+/* Everything collapsed that can be, whatever the policy is. */
+static void repair(void)
+{
+	pt_set_policy(&kernel_space, PT_COLLAPSE_EAGER);
+	pt_settle(&kernel_space);
+}
+
+/*
+ * The same sequence for every policy of a row, and the same mark: frames are drawn by the workload's name and n.
+ */
+static void seed_row(struct lab_run *run)
+{
+	u64 hash = run->n;
+
+	for (const char *c = run->workload->name; *c; c++)
+		hash = hash * 0x100000001b3ull + (u8)*c;
+	run->rng = (struct rng){ test_seed ^ hash };
+}
+
+static void run_row(struct lab_run *run, u64 free_frames)
+{
+	struct result *result = &results[MIN(nr_results, RESULTS_MAX - 1)];
+	u64 mark, held;
+
+	seed_row(run);
+	mark = rng_next(&run->rng) | 1;
+	pt_set_policy(&kernel_space, run->collapse);
+	held = hold_all(mark);
+	if (CHECK(held >= free_frames))
+		free_some(&run->rng, mark, free_frames);
+	phase(run, LAB_BEFORE);
+	run->workload->run(run);
+	pt_settle(&kernel_space);
+	phase(run, LAB_AFTER);
+	free_all(mark);
+	write_costs(run, result);
+	check_row(run);
+	*result = (struct result){ run->workload, run->policy, run->collapse, run->n,
+				   { run->states[0], run->states[1], run->states[2] },
+				   { result->cost[0], result->cost[1], result->cost[2], result->cost[3] } };
+	nr_results = MIN(nr_results + 1, RESULTS_MAX);
+}
+
+TEST_ROWS(lab, row, "PT2 PT4 RP1", TEST_FIGURES, count_rows, name_row)
+{
+	struct lab_run run = { .pfns = pfns };
+	enum pt_collapse_policy policy = kernel_space.policy;
+	struct report_state start;
+	struct buddy_stats b;
+	u64 free_frames;
+
+	find_row(test_row(), &run);
+	for (unsigned op = 0; op < LAB_OPS; op++)
+		run.samples[op].ticks = ticks[op];
+	if (lab_mode == LAB_RUN_OFF || (lab_mode == LAB_RUN_SHORT && run.n > LAB_SHORT_MAX) || run.n > lab_pages_limit)
+		SKIP("lab=%s leaves out n=%u", mode_names[lab_mode], run.n);
+	free_frames = run.n + table_frames();
+	buddy_read_stats(&b);
+	if (free_frames > b.free / 4)
+		SKIP("n=%u takes %llu scattered free frames, that is more than a quarter of %llu", run.n,
+		     ULL(free_frames), ULL(b.free));
+
+	repair();
+	report_read(&start);
+	same_map(&start, report_before());
+	run_row(&run, free_frames);
+	repair();
+	report_read(&start);
+	same_map(&start, report_before());
+	pt_set_policy(&kernel_space, policy);
+}
+
+TEST(lab, every_row_has_room_for_its_result)
+{
+	CHECK(count_rows() <= RESULTS_MAX);
+}
+
+/* ---- the summary ---- */
+
+static bool same_group(const struct result *a, const struct result *b)
+{
+	return a->workload == b->workload && a->n == b->n;
+}
+
+static void write_heading(const struct result *r)
+{
+	struct report_line line = { .length = 0 };
+
+	line_add(&line, "%s, n = %u: %s", r->workload->name, r->n, r->workload->about);
+	line_write(&line);
+	line_add(&line, "  %-21s%9s%9s%9s%9s %9s%9s%8s%9s", "policy", "leaves:", "peak", "fewest", "after", "splits",
+		 "collapse", "tables", "flushes");
+	for (unsigned op = 0; op < LAB_OPS; op++)
+		if (r->cost[op].nr && measure_cpus() == 1)
+			line_add(&line, "%9s", op_names[op]);
+	line_write(&line);
+}
+
+static u64 splits_of(const struct directmap_stats *m)
+{
+	return m->direct_map_level2_splits + m->direct_map_level3_splits;
+}
+
+static u64 collapses_of(const struct directmap_stats *m)
+{
+	return m->direct_map_level2_collapses + m->direct_map_level3_collapses;
+}
+
+static u64 flushes_of(const struct tlb_stats *t)
+{
+	return t->nr_tlb_local_flush_all + t->nr_tlb_local_flush_one;
+}
+
+static void write_result(const struct result *r)
+{
+	const struct report_state *b = &r->states[LAB_BEFORE], *a = &r->states[LAB_AFTER];
+	struct report_line line = { .length = 0 };
+	char name[40];
+
+	fmt_print(name, sizeof(name), "%s, %s", r->policy->name, collapse_names[r->collapse]);
+	line_add(&line, "  %-21s", name);
+	line_number(&line, 9, b->map.leaves);
+	line_number(&line, 9, r->states[LAB_PEAK].map.leaves);
+	line_number(&line, 9, r->states[LAB_PEAK].map.fewest_leaves);
+	line_number(&line, 9, a->map.leaves);
+	line_add(&line, " ");
+	line_number(&line, 9, splits_of(&a->map) - splits_of(&b->map));
+	line_number(&line, 9, collapses_of(&a->map) - collapses_of(&b->map));
+	line_number(&line, 8, a->direct_tables - b->direct_tables);
+	line_number(&line, 9, flushes_of(&a->tlb) - flushes_of(&b->tlb));
+	for (unsigned op = 0; op < LAB_OPS; op++)
+		if (r->cost[op].nr && measure_cpus() == 1)
+			line_number(&line, 9, r->cost[op].median);
+	line_write(&line);
+}
+
+/* What stays in 4K leaves when everything has been given back: the figure that the project is about. */
+static void write_damage(const struct result *r)
+{
+	u64 before = r->states[LAB_BEFORE].map.direct_map_4k, after = r->states[LAB_AFTER].map.direct_map_4k;
+	struct report_line line = { .length = 0 };
+
+	line_add(&line, "  %s, %s leaves ", r->policy->name, collapse_names[r->collapse]);
+	line_number(&line, 0, (after - before) / MIB);
+	line_add(&line, " MiB in 4K leaves, for ");
+	line_number(&line, 0, r->n * 4 / 1024);
+	line_add(&line, " MiB of pages");
+	line_write(&line);
+}
+
+void lab_summary(void)
+{
+	if (!nr_results)
+		return;
+	log_info("the lab: what taking pages out of the direct map does to it. Leaves: before, at the peak, fewest possible");
+	log_info("there, and after all is given back; page tables: left over. Costs: medians, in %s (see docs/report.md)",
+		 measure_exact() ? "instructions" : measure_unit());
+	for (unsigned i = 0; i < nr_results; i++) {
+		if (!i || !same_group(&results[i], &results[i - 1]))
+			write_heading(&results[i]);
+		write_result(&results[i]);
+		if (results[i].states[LAB_AFTER].map.direct_map_4k != results[i].states[LAB_BEFORE].map.direct_map_4k)
+			write_damage(&results[i]);
+	}
+	log_info(" ");
+}
