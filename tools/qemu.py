@@ -27,9 +27,9 @@ EXIT_PASS = 0x10 << 1 | 1       # what QEMU exits with when the kernel writes 0x
 EXIT_FAIL = 0x11 << 1 | 1
 
 HEARTBEAT = 10.0                # seconds of silence before a line says so, and between such lines
-GRACE = 15.0                    # seconds QEMU has for its exit after '# TANGRAM END'
+GRACE = 10.0                    # seconds QEMU has for its exit after '# TANGRAM END'
 SHELL_GRACE = 3.0               # after the firmware's shell came up
-LOG_MAX = 64 << 20              # bytes of serial output; more is a kernel that cannot stop
+LOG_MAX = 16 << 20              # bytes of serial output; more is a kernel that cannot stop
 
 FIRMWARE = (                    # code, variables: Debian and Ubuntu, Fedora, Arch
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""
+The machines that `make test` boots, a row each (tools/run-tests runs them; tools/run-qemu judges them).
+
+variant: which build (tools/run-tests VARIANTS). options: those of tools/run-qemu. expect: key of a
+`# counter` line -> a test of its last value; each is a test of its own. same_as: another row whose log must be
+the same from the KTAP on, to the byte.
+"""
+
+NO_1G = "max,-pdpe1gb"
+
+
+def some(value):
+    return value > 0
+
+
+def none(value):
+    return value == 0
+
+
+class Row:
+    def __init__(self, name, variant="release", expect=None, append="", same_as=None, soak_only=False, **options):
+        self.name = name
+        self.variant = variant
+        self.expect = expect or {}
+        self.append = append
+        self.same_as = same_as
+        self.soak_only = soak_only
+        self.options = options
+
+
+WITH_1G = {"direct_map_1g": some, "direct_map_2m": some}
+WITHOUT_1G = {"direct_map_1g": none, "direct_map_2m": some}
+
+ROWS = [
+    # Sizes, with and without 1G leaves. 512 MiB on q35 has none anyway.
+    Row("512m", memory="512M", expect=WITHOUT_1G),
+    Row("512m-no1g", memory="512M", cpu=NO_1G, expect=WITHOUT_1G),
+    Row("4g", memory="4G", expect=WITH_1G),
+    Row("4g-no1g", memory="4G", cpu=NO_1G, expect=WITHOUT_1G),
+    Row("12g", memory="12G", expect=WITH_1G),
+    Row("12g-no1g", memory="12G", cpu=NO_1G, expect=WITHOUT_1G),
+
+    # Builds, and other machines. qemu64 lacks SMEP, SMAP, UMIP and 1G pages.
+    Row("debug", variant="debug", expect=WITH_1G),
+    Row("clang", variant="clang", extra=["-vga", "std"], expect=WITH_1G),
+    Row("clang-debug", variant="clang-debug", append="bbm=on", soak_only=True),
+    Row("vga-none", extra=["-vga", "none"], append="lab=off collapse=deferred"),
+    Row("usb", usb=True, append="lab=off"),
+    Row("qemu64", cpu="qemu64", append="lab=off", expect=WITHOUT_1G),
+    Row("collapse-off", append="lab=off collapse=off"),
+    Row("bbm", append="lab=off bbm=on"),
+
+    # Ends of a run.
+    Row("end-reboot", append="lab=off suite=buddy end=reboot"),
+    Row("end-poweroff", append="lab=off suite=buddy end=poweroff"),
+    Row("end-halt", append="lab=off suite=buddy end=halt"),
+
+    # Instructions are counted: two runs are the same run.
+    Row("icount", icount=True, append="lab=off suite=buddy kaslr=off"),
+    Row("icount-again", icount=True, append="lab=off suite=buddy kaslr=off", same_as="icount"),
+]
