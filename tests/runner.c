@@ -497,7 +497,7 @@ static void emit_to_log(const char *line)
 	log_raw("%s", line);
 }
 
-const struct test_case *const *test_cases(unsigned *nr)
+const struct test_case *const *test_case_list(unsigned *nr)
 {
 	*nr = (unsigned)(__stop_test_cases - __start_test_cases);
 	return __start_test_cases;
@@ -507,7 +507,7 @@ unsigned test_run_all(const char *globs)
 {
 	struct test_run run = { .order = all_order, .globs = globs, .emit = emit_to_log };
 
-	run.cases = test_cases(&run.nr);
+	run.cases = test_case_list(&run.nr);
 	assert(run.nr <= TEST_CASES_MAX);
 	test_run(&run);
 	test_totals = run.totals;

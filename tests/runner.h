@@ -34,6 +34,6 @@ bool test_glob(const char *glob, size_t length, const char *text);
 bool test_name_ok(const char *name);
 
 /* All cases of this program. */
-const struct test_case *const *test_cases(unsigned *nr);
+const struct test_case *const *test_case_list(unsigned *nr);
 
 #endif

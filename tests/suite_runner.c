@@ -324,7 +324,7 @@ TEST(runner, glob_matching)
 TEST_ID(runner, every_name_is_well_formed_and_unique, "RP1")
 {
 	unsigned nr;
-	const struct test_case *const *cases = test_cases(&nr);
+	const struct test_case *const *cases = test_case_list(&nr);
 
 	REQUIRE(nr > 0 && nr <= TEST_CASES_MAX);
 	for (unsigned i = 0; i < nr; i++) {
