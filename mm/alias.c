@@ -24,7 +24,7 @@ static bool direct_writable(pfn_t pfn, u64 nr)
 
 		if (pte_is_leaf(s.value, s.level) && s.value.raw & PTE_W)
 			return true;
-		va = align_down(va, pt_span(s.level)) + pt_span(s.level);
+		va = pt_next(va, s.level);
 	}
 	return false;
 }

@@ -151,14 +151,14 @@ static int default_plan(const struct toggle *t, struct pt_plan *plan)
 		/* MAP is planned as if the rights were mended already: that is done first. */
 		for (u64 va = c[1].va.start; !rc && va < c[1].va.end;) {
 			struct pt_slot s = pt_walk(&kernel_space, va, PT_4K);
-			u64 end = MIN(align_down(va, pt_span(s.level)) + pt_span(s.level), c[1].va.end);
+			u64 end = MIN(pt_next(va, s.level), c[1].va.end);
 			struct pt_change hole = c[1];
 
 			hole.va = range(va, end);
 			hole.pa = va_to_phys(va);
 			/* A table of 4K entries that is there takes no other. */
 			if (s.level == PT_4K)
-				end = MIN(align_down(va, pt_span(PT_2M)) + pt_span(PT_2M), c[1].va.end);
+				end = MIN(pt_next(va, PT_2M), c[1].va.end);
 			else if (pte_none(s.value))
 				rc = pt_plan(&kernel_space, &hole, plan);
 			va = end;

@@ -64,7 +64,7 @@ static int check_absent(u64 va, u64 end)
 
 		if (!pte_none(s.value))
 			return -EBUSY;
-		va = align_down(va, pt_span(s.level)) + pt_span(s.level);
+		va = pt_next(va, s.level);
 	}
 	return 0;
 }
@@ -159,7 +159,7 @@ static void unmap_apply(void *arg, struct pt_pool *pool, struct tlb_batch *batch
 	for (u64 va = c->va.start; va < c->va.end;) {
 		struct pt_slot s = pt_walk(&kernel_space, va, PT_4K);
 		u64 base = align_down(va, pt_span(s.level));
-		u64 end = MIN(base + pt_span(s.level), c->va.end);
+		u64 end = MIN(pt_next(va, s.level), c->va.end);
 
 		if (pte_is_leaf(s.value, s.level)) {
 			u64 attrs = pte_attrs(s.value, s.level);

@@ -62,25 +62,47 @@ static void check_store(pte_t old, pte_t new, unsigned level)
 	}
 }
 
+/* Breaks between entry i, were it e, and its neighbours. */
+static inline unsigned breaks_around(const pte_t *table, unsigned level, unsigned i, pte_t e)
+{
+	unsigned n = 0;
+
+	if (i > 0)
+		n += !pte_continues(pte_load(table + i - 1), e, level);
+	if (i < PT_ENTRIES - 1 && !(PLANTED(PLANT_BREAKS_OFF_BY_ONE)))
+		n += !pte_continues(e, pte_load(table + i + 1), level);
+	return n;
+}
+
+/* pt_store_run() for one entry, of which it is known what stands there. */
+static inline void store_one(pte_t *table, unsigned level, unsigned i, pte_t old, pte_t new)
+{
+	struct page *page = virt_to_page(table);
+	unsigned before = breaks_around(table, level, i, old);
+
+	if (unlikely(pt_checks))
+		check_store(old, new, level);
+	arch_pte_store(table + i, new, level);
+	page->breaks = (u16)(page->breaks + breaks_around(table, level, i, new) - before);
+}
+
 void pt_store_run(pte_t *table, unsigned level, unsigned i, unsigned n, pte_t first, u64 step)
 {
 	struct page *page = virt_to_page(table);
 	unsigned lo = i ? i - 1 : 0;
 	unsigned hi = MIN(i + n, PT_ENTRIES - 1);
-	unsigned before = pt_count_breaks(table, level, lo, hi);
+	unsigned before;
 
+	if (n == 1) {
+		store_one(table, level, i, pte_load(table + i), first);
+		return;
+	}
+	before = pt_count_breaks(table, level, lo, hi);
 	if (unlikely(pt_checks))
 		for (unsigned k = 0; k < n; k++)
 			check_store(pte_load(table + i + k), (pte_t){ first.raw + k * step }, level);
-	if (n == 1)
-		arch_pte_store(table + i, first, level);
-	else
-		arch_pte_fill(table + i, n, first, step, level);
-	if (PLANTED(PLANT_BREAKS_OFF_BY_ONE) && n == 1 && hi == i + 1) {
-		page->breaks += pt_count_breaks(table, level, lo, i) - before;
-		return;
-	}
-	page->breaks += pt_count_breaks(table, level, lo, hi) - before;
+	arch_pte_fill(table + i, n, first, step, level);
+	page->breaks = (u16)(page->breaks + pt_count_breaks(table, level, lo, hi) - before);
 }
 
 /* ---- Pools of tables ---- */
@@ -182,7 +204,7 @@ int pt_space_init(struct pt_space *space, const char *name, unsigned flags, phys
 	table->flags |= PAGE_PINNED;
 	space->root = page_to_phys(table);
 	memset(page_to_virt(table), 0, PAGE_SIZE);
-	if (!(flags & PT_SPACE_SHARED))
+	if (!(flags & PT_SPACE_SHARED) && kernel_space.root.raw)
 		share_kernel_half(space, page_to_virt(table));
 	table->breaks = (u16)pt_count_breaks(page_to_virt(table), space->levels, 0, PT_ENTRIES - 1);
 	space->stats[PT_OTHER].tables = 1;
@@ -503,7 +525,7 @@ static void plan_map(struct pt_space *space, struct pt_plan *plan, unsigned leve
 		return;
 	plan_table(space, plan, level - 1, align_down(va, pt_span(level)));
 	while (va < r.end) {
-		u64 next = MIN(align_down(va, pt_span(level - 1)) + pt_span(level - 1), r.end);
+		u64 next = MIN(pt_next(va, level - 1), r.end);
 
 		plan_map(space, plan, level - 1, range(va, next), pa + (va - r.start), max);
 		if (level - 1 == PT_4K)
@@ -540,7 +562,7 @@ int pt_plan(struct pt_space *space, const struct pt_change *c, struct pt_plan *p
 	assert_held(&space->lock);
 	while (va < c->va.end) {
 		struct pt_slot s = walk(space, va, PT_4K);
-		u64 end = MIN(align_down(va, pt_span(s.level)) + pt_span(s.level), c->va.end);
+		u64 end = MIN(pt_next(va, s.level), c->va.end);
 		struct range r = range(va, end);
 		int rc = 0;
 
@@ -560,7 +582,7 @@ int pt_plan(struct pt_space *space, const struct pt_change *c, struct pt_plan *p
 		}
 		/* A table of 4K entries takes no further table: go on behind it. MAP has to look at each entry. */
 		if (s.level == PT_4K && c->op != PT_OP_MAP)
-			end = MIN(align_down(va, pt_span(PT_2M)) + pt_span(PT_2M), c->va.end);
+			end = MIN(pt_next(va, PT_2M), c->va.end);
 		va = end;
 	}
 	return 0;
@@ -621,7 +643,7 @@ static unsigned protect_run(struct apply *a, pte_t *table, unsigned level, unsig
 		if (leaf_is_volatile(a->space))
 			replace_volatile(table + i + k, e, level, make_rights, masks);
 		else
-			pt_store_run(table, level, i + k, 1, new, 0);
+			store_one(table, level, i + k, e, new);
 		note_stored(a, page, at, at + pt_span(level), level);
 	}
 	if (idle)
@@ -706,16 +728,16 @@ static u64 apply_step(struct apply *a, struct pt_slot s, u64 va)
 	if (c->op == PT_OP_MAP) {
 		if (pte_none(s.value))
 			return map_run(a, s, va);
-		return base + span;		/* planned: it maps the same */
+		return pt_next(va, s.level);		/* planned: it maps the same */
 	}
 	if (!pte_present(s.value) && (s.level > PT_4K || !whole)) {
 		a->wait = MAX(a->wait, pt_page_of_slot(s.pte)->gen);
-		return base + span;
+		return pt_next(va, s.level);
 	}
 	if (!whole) {
 		if (c->op == PT_OP_PROTECT && protect_is_noop(s.value, s.level, c)) {
 			a->wait = MAX(a->wait, pt_page_of_slot(s.pte)->gen);
-			return base + span;
+			return pt_next(va, s.level);
 		}
 		pt_split_leaf(a->space, s, va, a->pool);
 		return va;			/* walk again, one level lower */
@@ -729,18 +751,58 @@ static u64 apply_step(struct apply *a, struct pt_slot s, u64 va)
 	return va + done * span;
 }
 
+static inline struct apply apply_begin(struct pt_space *space, const struct pt_change *c, struct pt_pool *pool)
+{
+	return (struct apply){
+		.space = space, .change = c, .pool = pool, .gen = space->gen + 1, .shift = pt_shift(PT_512G),
+	};
+}
+
+static inline void apply_end(const struct apply *a, struct tlb_batch *batch)
+{
+	if (!range_empty(a->stored))
+		tlb_batch_add(batch, a->stored, a->shift);
+	if (a->wait)
+		tlb_batch_wait(batch, a->wait);
+}
+
 void pt_apply(struct pt_space *space, const struct pt_change *c, struct pt_pool *pool, struct tlb_batch *batch)
 {
-	struct apply a = { space, c, pool, space->gen + 1, { 0, 0 }, pt_shift(PT_512G), 0 };
+	struct apply a = apply_begin(space, c, pool);
 	u64 va = c->va.start;
 
 	assert_held(&space->lock);
 	while (va < c->va.end)
 		va = apply_step(&a, walk(space, va, PT_4K), va);
-	if (!range_empty(a.stored))
-		tlb_batch_add(batch, a.stored, a.shift);
-	if (a.wait)
-		tlb_batch_wait(batch, a.wait);
+	apply_end(&a, batch);
+}
+
+/*
+ * A change of rights, or an unmapping, that lies in one table of 4K entries: there is nothing to split, so nothing to
+ * plan, and one walk is enough. Space locked. False: it is not of this kind.
+ */
+static bool apply_in_one_table(struct pt_space *space, const struct pt_change *c, struct tlb_batch *batch)
+{
+	u64 va = c->va.start;
+	struct pt_slot s;
+	struct apply a;
+	pte_t *table;
+	unsigned n;
+
+	if (c->op == PT_OP_MAP || (va ^ (c->va.end - 1)) >> pt_shift(PT_2M))
+		return false;
+	s = walk(space, va, PT_4K);
+	if (s.level != PT_4K)
+		return false;
+	a = apply_begin(space, c, NULL);
+	table = (pte_t *)align_down((u64)s.pte, PAGE_SIZE);
+	n = (unsigned)(range_size(c->va) >> PAGE_SHIFT);
+	if (c->op == PT_OP_PROTECT)
+		protect_run(&a, table, PT_4K, pt_index(va, PT_4K), n, va);
+	else
+		unmap_run(&a, table, PT_4K, pt_index(va, PT_4K), n, va);
+	apply_end(&a, batch);
+	return true;
 }
 
 /* ---- The whole protocol ---- */
@@ -804,12 +866,16 @@ int pt_change(struct pt_space *space, const struct pt_change *c, struct tlb_batc
 	static const struct pt_protocol protocol = { one_plan, one_apply };
 	struct one_change one = { space, c };
 	int rc = check_range(space, c->va);
+	bool done;
 
 	if (rc)
 		return rc;
 	if (c->op == PT_OP_MAP && (!is_aligned(c->pa.raw, PAGE_SIZE) || !(c->set & PTE_P)))
 		return -EINVAL;
-	return pt_run(space, &protocol, &one, batch);
+	spin_lock(&space->lock);
+	done = apply_in_one_table(space, c, batch);
+	spin_unlock(&space->lock);
+	return done ? 0 : pt_run(space, &protocol, &one, batch);
 }
 
 /* Tables to split every leaf above `level` in the range. */
@@ -817,7 +883,7 @@ static int plan_split(struct pt_space *space, struct range va, unsigned level, s
 {
 	for (u64 at = va.start; at < va.end;) {
 		struct pt_slot s = walk(space, at, level);
-		u64 end = MIN(align_down(at, pt_span(s.level)) + pt_span(s.level), va.end);
+		u64 end = MIN(pt_next(at, s.level), va.end);
 
 		if (s.level > level && pte_is_leaf(s.value, s.level)) {
 			int rc = pt_publish_possible(s, s.value, at);
@@ -866,7 +932,7 @@ int pt_split_range(struct pt_space *space, struct range va, unsigned level, stru
 			pt_note_change(space, virt_to_page(pt_table(pte_table_pa(pte_load(s.pte)))));
 			continue;
 		}
-		at = align_down(at, pt_span(s.level)) + pt_span(s.level);
+		at = pt_next(at, s.level);
 	}
 	spin_unlock(&space->lock);
 	pt_pool_release(&pool);

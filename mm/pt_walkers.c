@@ -61,7 +61,7 @@ void pt_for_each_leaf(struct pt_space *space, struct range va, pt_visit_fn visit
 
 		spin_lock(&space->lock);
 		s = pt_walk(space, at, PT_1G);
-		end = align_down(at, pt_span(s.level)) + pt_span(s.level);
+		end = pt_next(at, s.level);
 		if (end <= at)
 			end = r.end;
 		if (pte_present(s.value)) {
@@ -129,7 +129,7 @@ u64 pt_fewest_leaves(struct pt_space *space, enum pt_part part)
 	for (u64 at = r.start, end; at < r.end; at = end) {
 		struct pt_slot s = pt_walk(space, at, space->levels == 5 && at >= -pt_span(PT_256T) ? PT_512G : space->levels);
 
-		end = align_down(at, pt_span(s.level)) + pt_span(s.level);
+		end = pt_next(at, s.level);
 		if (end <= at)
 			end = r.end;
 		if (pt_part_of(space, at) == part && pte_is_table(s.value, s.level)) {

@@ -49,7 +49,7 @@ static bool next_piece(const struct request *r, u64 *va, struct piece *out)
 {
 	struct pt_slot s = pt_walk(&kernel_space, *va, PT_4K);
 	u64 base = align_down(*va, pt_span(s.level));
-	u64 end = MIN(base + pt_span(s.level), r->own.va.end);
+	u64 end = MIN(pt_next(*va, s.level), r->own.va.end);
 
 	if (!pte_is_leaf(s.value, s.level))
 		return false;

@@ -65,6 +65,14 @@ static inline u64 pt_span(unsigned level)
 	return 1ull << pt_shift(level);
 }
 
+/* The first address behind what one entry maps; at the top of the address space the last address instead of 0. */
+static inline u64 pt_next(u64 va, unsigned level)
+{
+	u64 last = va | (pt_span(level) - 1);
+
+	return last == UINT64_MAX ? last : last + 1;
+}
+
 static inline unsigned pt_index(u64 va, unsigned level)
 {
 	return (va >> pt_shift(level)) & (PT_ENTRIES - 1);

@@ -49,7 +49,9 @@ typedef u64 pfn_t;
 #define __used __attribute__((used))
 #define __noreturn __attribute__((noreturn))
 #define __noinline __attribute__((noinline))
+#ifndef __always_inline	/* a libc in sight has it already */
 #define __always_inline inline __attribute__((always_inline))
+#endif
 #define __printf(fmt, args) __attribute__((format(printf, fmt, args)))
 
 #define likely(x) __builtin_expect(!!(x), 1)
