@@ -5,6 +5,7 @@ Reads a KTAP 1 log as Tangram writes it (SPEC RP1) and says whether it is comple
 Invariant: a log counts as complete only if every plan is fulfilled, numbering has no gap, each subtest's
 line agrees with the results inside it, `# TANGRAM BEGIN` came once, and `# TANGRAM END` came once, last,
 with a newline behind it and with the counts that the results add up to. A log cut anywhere fails one of these.
+A subtest may be such a log itself, indented (hosted tests: one per simulated machine); the same holds for it.
 """
 
 import re
@@ -46,9 +47,11 @@ def words(text):
 class Level:
     """One plan with its results."""
 
-    def __init__(self, name):
+    def __init__(self, name, totals):
         self.name = name
-        self.version = False
+        self.totals = totals        # (passed, failed, skipped) when it was opened
+        self.begin = None           # words of its `# TANGRAM BEGIN`
+        self.end = None
         self.plan = None
         self.skip_all = False
         self.seen = 0
@@ -66,8 +69,6 @@ class Ktap:
         self.problems = []
         self.passed = self.failed = self.skipped = self.xfailed = 0
         self.failures = []          # names of failed tests, with their suite
-        self.begin = None           # words of `# TANGRAM BEGIN`
-        self.end = None             # words of `# TANGRAM END`
         self.last_test = None       # the last result that was seen
         self.running = None         # the test that was announced and has no result yet
         self.suite = None           # the subtest that is open
@@ -112,11 +113,21 @@ class Ktap:
             self._problem(f"subtest {self._closed.name or '?'} has no result line")
         top = self._levels[0]
         self._check_plan(top)
-        if self.marks:
-            self._check_marks()
+        if self.marks or top.begin is not None or top.end is not None:
+            self._check_marks(top)
         if self.panic:
             self._problem(f"the kernel panicked: {self.panic}")
         return self.problems
+
+    @property
+    def begin(self):
+        """Words of `# TANGRAM BEGIN`, or None."""
+        return self._levels[0].begin if self._levels else None
+
+    @property
+    def end(self):
+        """Words of `# TANGRAM END`, or None."""
+        return self._levels[0].end if self._levels else None
 
     @property
     def complete(self):
@@ -145,14 +156,14 @@ class Ktap:
             if not VERSION.search(text):
                 return
             self.started = True
-            self._levels = [Level(None)]
-            self._levels[0].version = True
+            self._levels = [Level(None, self._totals())]
             return
         if not text:
             return
         body = text.lstrip(" ")
         indent = len(text) - len(body)
-        if self.end is not None:
+        # Behind its END a level is silent; the result line that closes it is one level further out.
+        if any(level.end is not None for level in self._levels[:indent // 2 + 1]):
             self._problem(f"something follows '# TANGRAM END': {text[:80]!r}")
         if body.startswith("#"):
             self._diagnostic(indent, body)
@@ -166,18 +177,19 @@ class Ktap:
             self.panic = body.lstrip("# ")
         subtest = SUBTEST.match(body)
         if subtest:
-            self._pending_name = subtest[1].strip()
-            self.suite = self._pending_name
-            if len(self._levels) > indent // 2 and indent:
-                self._levels[indent // 2].name = self._pending_name
+            self.suite = subtest[1].strip()
+            if indent and len(self._levels) > indent // 2:
+                self._levels[indent // 2].name = self.suite
+            else:
+                self._pending_name = self.suite
             return
         running = RUNNING.match(body)
         if running:
             self.running = running[1]
             return
         mark = MARK.match(body)
-        if mark and indent == 0:
-            self._mark(mark[1], mark[2])
+        if mark:
+            self._mark(indent // 2, mark[1], mark[2])
             return
         kind, _, rest = body[1:].strip().partition(" ")
         if kind in ("counter", "lab", "cost"):
@@ -187,17 +199,20 @@ class Ktap:
             else:
                 self.figures.append((kind, pairs))
 
-    def _mark(self, which, rest):
+    def _mark(self, depth, which, rest):
         pairs = words(rest)
         if pairs is None:
             self._problem(f"# TANGRAM {which} that is not key=value words: {rest[:120]!r}")
             pairs = {}
-        if which == "BEGIN":
-            if self.begin is not None:
-                self._problem("a second '# TANGRAM BEGIN'")
-            self.begin = pairs
-        else:
-            self.end = pairs
+        level = self._at(depth, f"# TANGRAM {which}")
+        if level is None:
+            return
+        if which == "END":
+            level.end = pairs
+            return
+        if level.begin is not None:
+            self._problem("a second '# TANGRAM BEGIN'")
+        level.begin = pairs
 
     def _structure(self, depth, body):
         if VERSION.match(body):
@@ -220,10 +235,8 @@ class Ktap:
         if depth != len(self._levels) or self._closed:
             self._problem(f"a subtest opens at depth {depth}, inside depth {len(self._levels) - 1}")
             return
-        level = Level(self._pending_name)
-        level.version = True
+        self._levels.append(Level(self._pending_name, self._totals()))
         self._pending_name = None
-        self._levels.append(level)
 
     def _at(self, depth, what):
         """The level at depth, closing those below it; None if there is none."""
@@ -242,6 +255,8 @@ class Ktap:
     def _close_level(self):
         self._closed = self._levels.pop()
         self._check_plan(self._closed)
+        if self._closed.begin is not None or self._closed.end is not None:
+            self._check_marks(self._closed)
 
     def _check_plan(self, level):
         name = level.name or "the top level"
@@ -313,22 +328,29 @@ class Ktap:
             self.failures.append(full)
             level.failed = True
 
-    def _check_marks(self):
-        if self.begin is None:
-            self._problem("no '# TANGRAM BEGIN'")
+    def _totals(self):
+        return self.passed, self.failed, self.skipped
+
+    def _check_marks(self, level):
+        where = f" of {level.name}" if level.name else ""
+        if level.begin is None:
+            self._problem(f"no '# TANGRAM BEGIN'{where}")
         else:
             for key in ("build", "cpus", "memory", "seed"):
-                if key not in self.begin:
-                    self._problem(f"'# TANGRAM BEGIN' without {key}=")
-        if self.end is None:
-            self._problem("no '# TANGRAM END'")
+                if key not in level.begin:
+                    self._problem(f"'# TANGRAM BEGIN'{where} without {key}=")
+        if level.end is None:
+            self._problem(f"no '# TANGRAM END'{where}")
             return
-        for key, count in (("passed", self.passed), ("failed", self.failed), ("skipped", self.skipped)):
-            if self.end.get(key) != str(count):
-                self._problem(f"'# TANGRAM END' says {key}={self.end.get(key)}, the results add up to {count}")
-        want = "fail" if self.failed else "pass"
-        if self.end.get("verdict") != want:
-            self._problem(f"'# TANGRAM END' says verdict={self.end.get('verdict')}, the results say {want}")
+        counts = [now - then for now, then in zip(self._totals(), level.totals)]
+        for key, count in zip(("passed", "failed", "skipped"), counts):
+            if level.end.get(key) != str(count):
+                self._problem(f"'# TANGRAM END'{where} says {key}={level.end.get(key)}, "
+                              f"the results add up to {count}")
+        want = "fail" if counts[1] else "pass"
+        if level.end.get("verdict") != want:
+            self._problem(f"'# TANGRAM END'{where} says verdict={level.end.get('verdict')}, "
+                          f"the results say {want}")
 
 
 def check(data, marks=True):

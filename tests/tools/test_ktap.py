@@ -85,6 +85,41 @@ class Complete(unittest.TestCase):
         self.assertEqual(verdict(data), "incomplete")
 
 
+class Nested(unittest.TestCase):
+    """Whole logs as subtests, as the hosted tests write them: one per simulated machine."""
+
+    INNER = b"".join(b"  " + line for line in GOOD[GOOD.index(b"KTAP"):].splitlines(keepends=True)).replace(
+        b"seed=1\n", b"seed=1\n  # Subtest: one\n")
+    LOG = b"KTAP version 1\n# host-test seed=1\n1..2\n" + INNER + b"ok 1 one\n" + \
+        INNER.replace(b": one", b": two") + b"ok 2 two\n# 26 passed, 0 failed\n"
+
+    def test_good(self):
+        log = ktap.check(self.LOG, marks=False)
+        self.assertEqual(log.problems, [])
+        self.assertEqual((log.verdict, log.passed, log.failed, log.skipped), ("pass", 26, 0, 4))
+
+    def test_cut_at_every_line(self):
+        lines = self.LOG.splitlines(keepends=True)
+        for at in range(len(lines) - 1):
+            self.assertEqual(ktap.check(b"".join(lines[:at]), marks=False).verdict, "incomplete", at)
+
+    def test_inner_end_must_add_up(self):
+        for old, new in ((b"passed=13", b"passed=12"), (b"verdict=pass", b"verdict=fail")):
+            log = ktap.check(self.LOG.replace(old, new, 1), marks=False)
+            self.assertEqual(log.verdict, "incomplete")
+
+    def test_inner_end_lost(self):
+        lines = self.LOG.splitlines(keepends=True)
+        at = [number for number, line in enumerate(lines) if b"TANGRAM END" in line][0]
+        self.assertEqual(ktap.check(b"".join(lines[:at] + lines[at + 1:]), marks=False).verdict, "incomplete")
+
+    def test_behind_inner_end(self):
+        old = b"skipped=2\nok 1 one"
+        self.assertIn(old, self.LOG)
+        log = ktap.check(self.LOG.replace(old, b"skipped=2\n  # a sanitizer speaks\nok 1 one"), marks=False)
+        self.assertEqual(log.verdict, "incomplete")
+
+
 class Cut(unittest.TestCase):
     def test_at_every_line(self):
         lines = GOOD.splitlines(keepends=True)

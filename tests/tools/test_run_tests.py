@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""tools/run-tests loses no failure: counting, programs that die, hang or say nothing, and needs."""
+
+import importlib.machinery
+import importlib.util
+import io
+import os
+import sys
+import tempfile
+import unittest
+from contextlib import redirect_stdout
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOOLS = os.path.join(HERE, "..", "..", "tools")
+sys.path.insert(0, TOOLS)
+sys.path.insert(0, HERE)
+from test_ktap import GOOD  # noqa: E402  pylint: disable=wrong-import-position
+
+
+def load():
+    loader = importlib.machinery.SourceFileLoader("run_tests", os.path.join(TOOLS, "run-tests"))
+    spec = importlib.util.spec_from_loader("run_tests", loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.dont_write_bytecode = True
+    loader.exec_module(module)
+    return module
+
+
+run_tests = load()
+TEXT = GOOD.decode()
+
+
+def counts(result):
+    return result.passed, result.failed, result.skipped
+
+
+class Counting(unittest.TestCase):
+    def test_ktap(self):
+        self.assertEqual(counts(run_tests.count_ktap(TEXT, 0)), (13, 0, 2))
+
+    def test_ktap_that_died(self):
+        self.assertEqual(counts(run_tests.count_ktap(TEXT, 1)), (13, 1, 2))
+        self.assertEqual(counts(run_tests.count_ktap(TEXT, -11)), (13, 1, 2))
+
+    def test_ktap_that_was_cut(self):
+        for at in range(0, len(TEXT), 37):
+            self.assertGreaterEqual(run_tests.count_ktap(TEXT[:at], 0).failed, 1, at)
+
+    def test_unittest(self):
+        text = "....\nRan 5 tests in 0.1s\n\n"
+        self.assertEqual(counts(run_tests.count_unittest(text + "OK\n", 0)), (5, 0, 0))
+        self.assertEqual(counts(run_tests.count_unittest(text + "OK (skipped=2)\n", 0)), (3, 0, 2))
+        bad = text + "FAILED (failures=1, errors=2, skipped=1)\n"
+        self.assertEqual(counts(run_tests.count_unittest(bad, 1)), (1, 3, 1))
+        self.assertEqual(run_tests.count_unittest(text + "OK\n", 1).failed, 1)
+        self.assertEqual(run_tests.count_unittest("", 0).failed, 1)
+        self.assertEqual(run_tests.count_unittest("Ran 0 tests in 0.0s\n\nOK\n", 0).failed, 1)
+
+    def test_plain(self):
+        self.assertEqual(counts(run_tests.count_any("hello", 0)), (1, 0, 0))
+        self.assertEqual(counts(run_tests.count_any("hello", 77)), (0, 0, 1))
+        for status in (1, 2, 124, -9):
+            self.assertEqual(counts(run_tests.count_any("hello", status)), (0, 1, 0))
+
+
+class Running(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="tangram-test-")
+        self.addCleanup(self.folder.cleanup)
+        self.logs, run_tests.LOGS = run_tests.LOGS, self.folder.name
+        self.addCleanup(setattr, run_tests, "LOGS", self.logs)
+
+    def run_items(self, *items):
+        runner = run_tests.Runner(2)
+        with redirect_stdout(io.StringIO()) as out:
+            runner.run(items)
+        self.output = out.getvalue()
+        return counts(runner.total)
+
+    @staticmethod
+    def shell(name, script, **more):
+        return run_tests.Item(name, ["sh", "-c", script], **more)
+
+    def test_sum(self):
+        items = [self.shell("a", "exit 0"), self.shell("b", "exit 1"), self.shell("c", "exit 77")]
+        self.assertEqual(self.run_items(*items), (1, 1, 1))
+
+    def test_killed_and_hung(self):
+        items = [self.shell("a", "kill -9 $$"), self.shell("b", "sleep 60 & sleep 60", timeout=1)]
+        self.assertEqual(self.run_items(*items), (0, 2, 0))
+        self.assertIn("killed by signal 9", self.output)
+        self.assertIn("not done within 1 s", self.output)
+
+    def test_needs(self):
+        items = [self.shell("b", "echo ran", needs=["a"]), self.shell("a", "exit 1")]
+        self.assertEqual(self.run_items(*items), (0, 2, 0))
+        self.assertIn("not run: a failed", self.output)
+        self.assertFalse(os.path.exists(os.path.join(self.folder.name, "b.log")))
+
+    def test_missing_program(self):
+        self.assertEqual(self.run_items(run_tests.Item("a", ["/nonexistent"])), (0, 1, 0))
+
+    def test_make_is_not_disturbed(self):
+        os.environ["MAKEFLAGS"] = "-j --jobserver-auth=9,9"
+        self.addCleanup(os.environ.pop, "MAKEFLAGS", None)
+        self.assertEqual(self.run_items(self.shell("a", '[ -z "$MAKEFLAGS" ]')), (1, 0, 0))
+
+
+class Items(unittest.TestCase):
+    def test_names_and_needs(self):
+        os.chdir(run_tests.ROOT)
+        for what in ("quick", "test", "soak"):
+            items = run_tests.items_of(what, 1)
+            names = [item.name for item in items]
+            self.assertEqual(len(names), len(set(names)))
+            for item in items:
+                self.assertLessEqual(set(item.needs), set(names), item.name)
+
+    def test_selection_brings_needs(self):
+        items = run_tests.with_needs(run_tests.items_of("test", 1), ["qemu.icount-again"])
+        self.assertEqual({item.name for item in items}, {"build.release", "qemu.icount", "qemu.icount-again"})
+
+
+if __name__ == "__main__":
+    unittest.main()
