@@ -31,7 +31,7 @@ enum lab_mode {
 extern enum lab_mode lab_mode;
 /* From the words off, short, full. False: another word, and nothing is changed. */
 bool lab_mode_set(const char *word);
-/* Rows with more pages are skipped (hosted runs, whose machine is simulated): default LAB_PAGES_MAX. */
+/* Rows with more pages are skipped ; default: LAB_PAGES_MAX, hosted less. */
 extern u32 lab_pages_limit;
 
 enum lab_op {

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the kernel is there for: run the tests and the lab as the command line says, and report.
+ * What the kernel is there for (kernel/main.h): run the tests and the lab as the command line says, and report.
  */
-#include "tests/machine/payload.h"
-
 #include "kernel/base/fmt.h"
 #include "kernel/cmdline.h"
-#include "mm/directmap.h"
+#include "kernel/main.h"
+#include "kernel/memory.h"
 #include "tests/lab/lab.h"
 #include "tests/lab/measure.h"
 #include "tests/report.h"
@@ -35,22 +34,13 @@ static const char *build_id(char *text, size_t size)
 	return text;
 }
 
-/* RAM that the kernel may use: what the direct map holds before anything has been taken out of it. */
-static u64 memory_bytes(void)
-{
-	struct directmap_stats s;
-
-	directmap_read_stats(&s);
-	return s.direct_map_4k + s.direct_map_2m + s.direct_map_1g;
-}
-
 int kernel_payload(const struct boot_info *bi)
 {
 	char id[2 * BUILD_ID_SHOWN + 1];
 	struct report_setup setup = {
 		.build = build_id(id, sizeof(id)),
 		.cpus = measure_cpus(),
-		.memory = memory_bytes(),
+		.memory = memory_usable(),
 		.seed = cmdline.seed_given ? cmdline.seed : test_seed,
 	};
 

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* Real accesses by trap_try(). See trial.h. */
+#include "tests/machine/trial.h"
+
+static void read_it(void *arg)
+{
+	(void)*(volatile u64 *)arg;
+}
+
+static void write_it(void *arg)
+{
+	*(volatile u64 *)arg = (u64)arg;
+}
+
+static void call_it(void *arg)
+{
+	((void (*)(void))arg)();
+}
+
+static u32 trial(void (*fn)(void *arg), u64 va)
+{
+	struct trap_record record;
+
+	if (trap_try(fn, (void *)va, &record))
+		return TRIAL_OK;
+	if (record.vector != TRAP_PAGE_FAULT || record.cr2 != va)
+		return TRIAL_OTHER(record.vector);
+	return record.error;
+}
+
+u32 trial_read(u64 va)
+{
+	return trial(read_it, va);
+}
+
+u32 trial_write(u64 va)
+{
+	return trial(write_it, va);
+}
+
+u32 trial_call(u64 va)
+{
+	return trial(call_it, va);
+}
