@@ -62,28 +62,26 @@ static void check_store(pte_t old, pte_t new, unsigned level)
 	}
 }
 
-/* Breaks between entry i, were it e, and its neighbours. */
-static inline unsigned breaks_around(const pte_t *table, unsigned level, unsigned i, pte_t e)
+/* pt_store_run() for one entry, of which it is known what stands there. Returns the table's breaks. */
+static __always_inline unsigned store_one(struct page *page, pte_t *slot, unsigned level, pte_t old, pte_t new)
 {
-	unsigned n = 0;
-
-	if (i > 0)
-		n += !pte_continues(pte_load(table + i - 1), e, level);
-	if (i < PT_ENTRIES - 1 && !(PLANTED(PLANT_BREAKS_OFF_BY_ONE)))
-		n += !pte_continues(e, pte_load(table + i + 1), level);
-	return n;
-}
-
-/* pt_store_run() for one entry, of which it is known what stands there. */
-static inline void store_one(pte_t *table, unsigned level, unsigned i, pte_t old, pte_t new)
-{
-	struct page *page = virt_to_page(table);
-	unsigned before = breaks_around(table, level, i, old);
+	unsigned i = (unsigned)((u64)slot / sizeof(*slot)) % PT_ENTRIES;
+	int delta = 0;
 
 	if (unlikely(pt_checks))
 		check_store(old, new, level);
-	arch_pte_store(table + i, new, level);
-	page->breaks = (u16)(page->breaks + breaks_around(table, level, i, new) - before);
+	if (likely(i > 0)) {
+		pte_t prev = pte_load(slot - 1);
+
+		delta += pte_continues(prev, old, level) - pte_continues(prev, new, level);
+	}
+	if (likely(i < PT_ENTRIES - 1) && !PLANTED(PLANT_BREAKS_OFF_BY_ONE)) {
+		pte_t next = pte_load(slot + 1);
+
+		delta += pte_continues(old, next, level) - pte_continues(new, next, level);
+	}
+	arch_pte_store(slot, new, level);
+	return page->breaks = (u16)(page->breaks + delta);
 }
 
 void pt_store_run(pte_t *table, unsigned level, unsigned i, unsigned n, pte_t first, u64 step)
@@ -94,7 +92,7 @@ void pt_store_run(pte_t *table, unsigned level, unsigned i, unsigned n, pte_t fi
 	unsigned before;
 
 	if (n == 1) {
-		store_one(table, level, i, pte_load(table + i), first);
+		store_one(page, table + i, level, pte_load(table + i), first);
 		return;
 	}
 	before = pt_count_breaks(table, level, lo, hi);
@@ -190,13 +188,16 @@ int pt_space_init(struct pt_space *space, const char *name, unsigned flags, phys
 		pool.nr = 1;
 	}
 	memset(space, 0, sizeof(*space));
-	memset(cpu_gen, 0, MAX_CPUS * sizeof(*cpu_gen));
+	memset(cpu_gen, 0xff, MAX_CPUS * sizeof(*cpu_gen));	/* TLB_GEN_NONE */
 	space->name = name;
 	space->levels = arch_mm.levels;
 	space->max_leaf = arch_mm.max_leaf;
 	space->policy = PT_COLLAPSE_EAGER;
 	space->flags = (u8)flags;
 	space->cpu_gen = cpu_gen;
+	/* The last page of the address space is never mapped: a half-open range could not name it. */
+	space->half = flags & PT_SPACE_SHARED ? range(-(pt_span(space->levels) * (PT_ENTRIES / 2)), -PAGE_SIZE)
+					      : range(0, pt_span(space->levels) * (PT_ENTRIES / 2));
 	pt_list_init(&space->uniform);
 	pt_list_init(&space->empty);
 
@@ -298,12 +299,14 @@ int pt_fill_top(struct pt_space *space, struct range va)
 static inline struct pt_slot walk(struct pt_space *space, u64 va, unsigned stop)
 {
 	unsigned level = space->levels;
-	pte_t *slot = pt_table(space->root) + pt_index(va, level);
+	unsigned shift = pt_shift(level);
+	pte_t *slot = pt_table(space->root) + (va >> shift) % PT_ENTRIES;
 	pte_t e = pte_load(slot);
 
 	while (level > stop && pte_is_table(e, level)) {
 		level--;
-		slot = pt_table(pte_table_pa(e)) + pt_index(va, level);
+		shift -= 9;
+		slot = pt_table(pte_table_pa(e)) + (va >> shift) % PT_ENTRIES;
 		e = pte_load(slot);
 	}
 	return (struct pt_slot){ slot, e, (u8)level };
@@ -550,6 +553,18 @@ static bool map_is_noop(pte_t leaf, unsigned level, u64 va, const struct pt_chan
 	return pa == c->pa.raw + (va - c->va.start) && ((pte_attrs(leaf, level) ^ c->set) & ~keep) == 0;
 }
 
+/* Whether an entry of a 4K table, from va up to end, is present and maps something else. */
+static bool map_is_blocked(const pte_t *slot, u64 va, u64 end, const struct pt_change *c)
+{
+	for (; va < end; va += PAGE_SIZE, slot++) {
+		pte_t e = pte_load(slot);
+
+		if (!pte_none(e) && !map_is_noop(e, PT_4K, va, c))
+			return true;
+	}
+	return false;
+}
+
 static unsigned map_max_leaf(const struct pt_space *space, const struct pt_change *c)
 {
 	return c->max_leaf && c->max_leaf < space->max_leaf ? c->max_leaf : space->max_leaf;
@@ -643,7 +658,7 @@ static unsigned protect_run(struct apply *a, pte_t *table, unsigned level, unsig
 		if (leaf_is_volatile(a->space))
 			replace_volatile(table + i + k, e, level, make_rights, masks);
 		else
-			store_one(table, level, i + k, e, new);
+			store_one(page, table + i + k, level, e, new);
 		note_stored(a, page, at, at + pt_span(level), level);
 	}
 	if (idle)
@@ -778,40 +793,45 @@ void pt_apply(struct pt_space *space, const struct pt_change *c, struct pt_pool 
 }
 
 /*
- * A change of rights, or an unmapping, that lies in one table of 4K entries: there is nothing to split, so nothing to
- * plan, and one walk is enough. Space locked. False: it is not of this kind.
+ * A change of rights that lies in one table of 4K entries: there is nothing to split, so nothing to plan, and one
+ * walk is enough. Space locked. False: it is not of this kind. This is the path of a page that is given back.
  */
-static bool apply_in_one_table(struct pt_space *space, const struct pt_change *c, struct tlb_batch *batch)
+static bool protect_in_one_table(struct pt_space *space, const struct pt_change *c, struct tlb_batch *batch)
 {
-	u64 va = c->va.start;
-	struct pt_slot s;
-	struct apply a;
-	pte_t *table;
-	unsigned n;
+	struct pt_slot s = walk(space, c->va.start, PT_4K);
+	struct page *page;
+	pte_t *end;
+	bool changed = false, idle = false;
 
-	if (c->op == PT_OP_MAP || (va ^ (c->va.end - 1)) >> pt_shift(PT_2M))
+	if (s.level != PT_4K || leaf_is_volatile(space))
 		return false;
-	s = walk(space, va, PT_4K);
-	if (s.level != PT_4K)
-		return false;
-	a = apply_begin(space, c, NULL);
-	table = (pte_t *)align_down((u64)s.pte, PAGE_SIZE);
-	n = (unsigned)(range_size(c->va) >> PAGE_SHIFT);
-	if (c->op == PT_OP_PROTECT)
-		protect_run(&a, table, PT_4K, pt_index(va, PT_4K), n, va);
-	else
-		unmap_run(&a, table, PT_4K, pt_index(va, PT_4K), n, va);
-	apply_end(&a, batch);
+	page = pt_page_of_slot(s.pte);
+	end = s.pte + (range_size(c->va) >> PAGE_SHIFT);
+	for (pte_t *slot = s.pte; slot < end; slot++) {
+		pte_t e = pte_load(slot);
+		pte_t new = { (e.raw & ~c->clear) | c->set };
+
+		if (pte_same(e, new) || !pte_present(e)) {
+			idle = true;
+			continue;
+		}
+		store_one(page, slot, PT_4K, e, new);
+		changed = true;
+	}
+	if (idle)
+		tlb_batch_wait(batch, page->gen);
+	if (changed) {
+		page->gen = tlb_batch_add(batch, c->va, PAGE_SHIFT);
+		pt_note_change(space, page);
+	}
 	return true;
 }
 
 /* ---- The whole protocol ---- */
 
-static int check_range(const struct pt_space *space, struct range va)
+static inline bool range_ok(const struct pt_space *space, struct range va)
 {
-	if (!is_aligned(va.start | va.end, PAGE_SIZE) || range_empty(va) || !range_covers(pt_space_range(space), va))
-		return -EINVAL;
-	return 0;
+	return is_aligned(va.start | va.end, PAGE_SIZE) && !range_empty(va) && range_covers(space->half, va);
 }
 
 int pt_run(struct pt_space *space, const struct pt_protocol *protocol, void *arg, struct tlb_batch *batch)
@@ -865,17 +885,20 @@ int pt_change(struct pt_space *space, const struct pt_change *c, struct tlb_batc
 {
 	static const struct pt_protocol protocol = { one_plan, one_apply };
 	struct one_change one = { space, c };
-	int rc = check_range(space, c->va);
 	bool done;
 
-	if (rc)
-		return rc;
+	if (unlikely(!range_ok(space, c->va)))
+		return -EINVAL;
 	if (c->op == PT_OP_MAP && (!is_aligned(c->pa.raw, PAGE_SIZE) || !(c->set & PTE_P)))
 		return -EINVAL;
-	spin_lock(&space->lock);
-	done = apply_in_one_table(space, c, batch);
-	spin_unlock(&space->lock);
-	return done ? 0 : pt_run(space, &protocol, &one, batch);
+	if (c->op == PT_OP_PROTECT && !((c->va.start ^ (c->va.end - 1)) >> pt_shift(PT_2M))) {
+		spin_lock(&space->lock);
+		done = protect_in_one_table(space, c, batch);
+		spin_unlock(&space->lock);
+		if (done)
+			return 0;
+	}
+	return pt_run(space, &protocol, &one, batch);
 }
 
 /* Tables to split every leaf above `level` in the range. */
@@ -905,9 +928,9 @@ int pt_split_range(struct pt_space *space, struct range va, unsigned level, stru
 {
 	struct pt_pool pool = PT_POOL_INIT;
 	struct pt_plan plan;
-	int rc = check_range(space, va);
+	int rc;
 
-	if (rc || level < PT_4K || level > PT_1G)
+	if (!range_ok(space, va) || level < PT_4K || level > PT_1G)
 		return -EINVAL;
 	(void)batch;			/* a split changes no right: there is nothing to flush */
 	for (;;) {

@@ -74,14 +74,16 @@ struct pt_space {
 	u8 max_leaf;		/* largest leaf to use */
 	u8 policy;		/* enum pt_collapse_policy; pt_set_policy() */
 	u8 flags;		/* PT_SPACE_* */
+	struct range half;	/* addresses that the space is about: the kernel half if shared, else the user half */
 	struct range direct;	/* addresses of the direct map in it: tables full of absent entries are kept
 				   there, and counted as PT_DIRECT. Empty if there is none */
 	spinlock_t lock;	/* guards every table of the space, and what follows */
 	u64 gen;		/* of the last change */
 	u64 flushed;		/* every CPU is known to have flushed up to here (a lower bound) */
 	cpumask_t cpus;		/* may hold translations */
+	u32 nr_cpus;		/* how many: 1 and we are in it means nobody need be asked */
 	cpumask_t lazy;		/* of these: promised not to use them */
-	u64 *cpu_gen;		/* by CPU: flushed up to */
+	u64 *cpu_gen;		/* by CPU: flushed up to; TLB_GEN_NONE if it does not use the space */
 	struct pt_stats stats[PT_PARTS];
 	struct pt_list uniform;	/* tables that one leaf could replace, the oldest first */
 	struct pt_list empty;	/* tables with no entry, to be freed (never those of the direct map) */
@@ -203,7 +205,10 @@ int pt_split_range(struct pt_space *space, struct range va, unsigned level, stru
  */
 #define PT_DEFER_CHANGES 64u
 
-/* eager, deferred, off. Turning it on does not collapse by itself: pt_settle() does. */
+/*
+ * eager, deferred, off. Turned on after `off`, every table is looked at once; pt_settle() then collapses what became
+ * uniform meanwhile. Task context, no lock held.
+ */
 void pt_set_policy(struct pt_space *space, enum pt_collapse_policy policy);
 
 /*
@@ -252,5 +257,41 @@ unsigned pt_check(struct pt_space *space);
  * by one store. Rights, type and frame of every page stay, so nothing need be flushed. Space locked.
  */
 void pt_split_leaf(struct pt_space *space, struct pt_slot slot, u64 va, struct pt_pool *pool);
+
+/* The space's next generation, for a change whose stores are done. Space locked. */
+static inline u64 tlb_batch_next_gen(struct tlb_batch *b)
+{
+	struct tlb_flush *f = &b->flush;
+	u64 gen = f->space->gen + 1;
+
+	assert_held(&f->space->lock);
+	store_release(&f->space->gen, gen);
+	if (!f->gen_first)
+		f->gen_first = gen;
+	f->gen_last = gen;
+	f->nr_gens++;
+	return gen;
+}
+
+/*
+ * A change of [start, end) has been stored, in leaves of 2^shift bytes (both ends are aligned to it); returns the
+ * generation it got. Space locked. Any number of calls.
+ */
+static inline u64 tlb_batch_add(struct tlb_batch *b, struct range va, unsigned shift)
+{
+	struct tlb_flush *f = &b->flush;
+	struct tlb_range *last = &f->ranges[f->nr];
+
+	f->pages += range_size(va) >> shift;
+	if (f->nr && last[-1].end == va.start && last[-1].shift == shift)
+		last[-1].end = va.end;
+	else if (f->nr < TLB_RANGES)
+		*last = (struct tlb_range){ va.start, va.end, (u8)shift }, f->nr++;
+	else
+		f->full = true;
+	if (f->pages > tlb_flush_ceiling)
+		f->full = true;
+	return tlb_batch_next_gen(b);
+}
 
 #endif

@@ -89,15 +89,16 @@ pte_t pt_collapsed_leaf(struct pt_space *space, const struct page *table)
 	return pte_leaf(pa, pte_attrs(first, level), level + 1);
 }
 
-void pt_note_change(struct pt_space *space, struct page *table)
+/* Under `off` nothing is noted but empty tables: pt_set_policy() looks when it is turned on again. */
+void pt_note_uniform(struct pt_space *space, struct page *table)
 {
 	enum pt_list_id id = PT_LIST_NONE;
 
-	if (likely(table->breaks) || table->flags & PAGE_PINNED)
+	if (table->flags & PAGE_PINNED)
 		return;
 	if (pt_table_is_empty(table))
 		id = pt_part_of(space, table->va) == PT_DIRECT ? PT_LIST_NONE : PT_LIST_EMPTY;
-	else if (!pte_none(pt_collapsed_leaf(space, table)))
+	else if (space->policy != PT_COLLAPSE_OFF && !pte_none(pt_collapsed_leaf(space, table)))
 		id = PT_LIST_UNIFORM;
 	if (table->list == id)
 		return;
@@ -254,10 +255,45 @@ bool pt_collapse_pending(struct pt_space *space, struct tlb_batch *batch)
 	return any;
 }
 
+/* Note every table below an entry that is uniform: what `off` left unnoticed. */
+static void note_below(struct pt_space *space, phys_t table, unsigned level)
+{
+	const pte_t *entries = pt_table(table);
+
+	for (unsigned i = 0; level > PT_4K && i < PT_ENTRIES; i++) {
+		pte_t e = pte_load(entries + i);
+
+		if (pte_is_table(e, level))
+			note_below(space, pte_table_pa(e), level - 1);
+	}
+	pt_note_change(space, phys_to_page(table));
+}
+
+/* The tables of the space's own half. */
+static void note_all(struct pt_space *space)
+{
+	struct range r = space->half;
+	unsigned first = pt_index(r.start, space->levels);
+	unsigned last = pt_index(r.end - 1, space->levels);
+	const pte_t *root = pt_table(space->root);
+
+	for (unsigned i = first; i <= last; i++) {
+		pte_t e = pte_load(root + i);
+
+		if (pte_is_table(e, space->levels))
+			note_below(space, pte_table_pa(e), space->levels - 1u);
+	}
+}
+
 void pt_set_policy(struct pt_space *space, enum pt_collapse_policy policy)
 {
+	bool was_off;
+
 	spin_lock(&space->lock);
+	was_off = space->policy == PT_COLLAPSE_OFF;
 	space->policy = (u8)policy;
+	if (was_off && policy != PT_COLLAPSE_OFF)
+		note_all(space);
 	spin_unlock(&space->lock);
 }
 

@@ -73,15 +73,6 @@ static inline struct pt_stats *pt_stats_of(struct pt_space *space, u64 va)
 	return &space->stats[pt_part_of(space, va)];
 }
 
-/* The addresses a space is about: the kernel half if shared, else the user half. */
-static inline struct range pt_space_range(const struct pt_space *space)
-{
-	u64 half = 1ull << (pt_shift(space->levels) + 8);
-
-	/* The last page of the address space is never mapped: a half-open range could not name it. */
-	return space->flags & PT_SPACE_SHARED ? range(-half, -PAGE_SIZE) : range(0, half);
-}
-
 /* Store entries [i, i + n) of a table as arch_pte_fill() does, and keep its breaks and the checks. */
 void pt_store_run(pte_t *table, unsigned level, unsigned i, unsigned n, pte_t first, u64 step);
 
@@ -95,7 +86,14 @@ static inline bool pt_table_is_empty(const struct page *table)
 }
 
 /* A table has changed: list it if it became uniform or empty. Space locked. */
-void pt_note_change(struct pt_space *space, struct page *table);
+void pt_note_uniform(struct pt_space *space, struct page *table);
+
+static inline void pt_note_change(struct pt_space *space, struct page *table)
+{
+	if (unlikely(!table->breaks) &&
+	    (space->policy != PT_COLLAPSE_OFF || pte_none(pte_load((pte_t *)page_to_virt(table)))))
+		pt_note_uniform(space, table);
+}
 
 void pt_list_init(struct pt_list *list);
 /* Take a table off whichever list it is on. */

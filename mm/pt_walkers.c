@@ -53,7 +53,7 @@ static u64 root_base(const struct pt_space *space)
 
 void pt_for_each_leaf(struct pt_space *space, struct range va, pt_visit_fn visit, void *arg)
 {
-	struct range r = range_intersect(va, pt_space_range(space));
+	struct range r = range_intersect(va, space->half);
 	bool more = true;
 
 	for (u64 at = r.start, end; more && at < r.end; at = end) {
@@ -123,7 +123,7 @@ static pte_t fewest_in(struct fewest *f, struct page *table, u64 *n)
 u64 pt_fewest_leaves(struct pt_space *space, enum pt_part part)
 {
 	struct fewest f = { space, part, 0 };
-	struct range r = pt_space_range(space);
+	struct range r = space->half;
 
 	spin_lock(&space->lock);
 	for (u64 at = r.start, end; at < r.end; at = end) {

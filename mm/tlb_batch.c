@@ -29,68 +29,11 @@ static struct tlb_stats *my_stats(void)
 	return &tlb_stats[arch_this_cpu()->id];
 }
 
-static void flush_reset(struct tlb_flush *f)
-{
-	f->gen_first = 0;
-	f->gen_last = 0;
-	f->pages = 0;
-	f->nr_gens = 0;
-	f->nr = 0;
-	f->full = false;
-	f->tables = false;
-}
-
-void tlb_batch_init(struct tlb_batch *b, struct pt_space *space)
-{
-	b->flush.space = space;
-	flush_reset(&b->flush);
-	b->frees = PFN_NONE;
-	b->nr_frees = 0;
-	b->settle = false;
-	b->clearing = PFN_NONE;
-}
-
-/* The space's next generation, for a change whose stores are done. */
-static u64 next_gen(struct tlb_batch *b)
-{
-	struct pt_space *space = b->flush.space;
-	u64 gen = space->gen + 1;
-
-	assert_held(&space->lock);
-	store_release(&space->gen, gen);
-	if (!b->flush.gen_first)
-		b->flush.gen_first = gen;
-	b->flush.gen_last = gen;
-	b->flush.nr_gens++;
-	return gen;
-}
-
-u64 tlb_batch_add(struct tlb_batch *b, struct range va, unsigned shift)
-{
-	struct tlb_flush *f = &b->flush;
-	u64 pages = (range_size(va) + (1ull << shift) - 1) >> shift;
-
-	f->pages += pages;
-	if (f->pages > tlb_flush_ceiling)
-		f->full = true;
-	if (!f->full) {
-		struct tlb_range *last = f->nr ? &f->ranges[f->nr - 1] : NULL;
-
-		if (last && last->end == va.start && last->shift == shift)
-			last->end = va.end;
-		else if (f->nr < TLB_RANGES)
-			f->ranges[f->nr++] = (struct tlb_range){ va.start, va.end, (u8)shift };
-		else
-			f->full = true;
-	}
-	return next_gen(b);
-}
-
 u64 tlb_batch_add_tables(struct tlb_batch *b)
 {
 	b->flush.full = true;
 	b->flush.tables = true;
-	return next_gen(b);
+	return tlb_batch_next_gen(b);
 }
 
 void tlb_batch_wait(struct tlb_batch *b, u64 gen)
@@ -144,25 +87,31 @@ void tlb_batch_free(struct tlb_batch *b, struct page *page, unsigned order)
 
 /* ---- On each CPU ---- */
 
-static void flush_ranges(const struct tlb_flush *f, struct tlb_stats *stats)
+static inline void flush_ranges(const struct tlb_flush *f, struct tlb_stats *stats)
 {
+	stats->pages_invalidated += f->pages;
+	if (likely(f->pages == 1)) {
+		arch_tlb_flush_page(f->ranges[0].start);
+		return;
+	}
 	for (unsigned i = 0; i < f->nr; i++) {
 		const struct tlb_range *r = &f->ranges[i];
 
 		for (u64 va = r->start; va < r->end; va += 1ull << r->shift) {
 			arch_tlb_flush_page(va);
-			stats->pages_invalidated++;
 			if (PLANTED(PLANT_FLUSH_FIRST_ONLY))
 				break;
 		}
 	}
 }
 
-static void flush_this_cpu(const struct tlb_flush *f, struct cpu_state *cpu)
+/*
+ * Interrupts may be on: a shootdown that comes in between brings this CPU further, and what is then stored here says
+ * less than is true, which costs a flush and nothing else.
+ */
+static inline void flush_this_cpu(const struct tlb_flush *f, u64 *mine, struct tlb_stats *stats)
 {
 	struct pt_space *space = f->space;
-	u64 *mine = &space->cpu_gen[cpu->id];
-	struct tlb_stats *stats = &tlb_stats[cpu->id];
 	u64 at = load_relaxed(mine);
 
 	if (at >= f->gen_last)
@@ -173,7 +122,6 @@ static void flush_this_cpu(const struct tlb_flush *f, struct cpu_state *cpu)
 	}
 	if (!f->full && at + 1 >= f->gen_first && f->nr_gens == f->gen_last - f->gen_first + 1) {
 		flush_ranges(f, stats);
-		stats->nr_tlb_local_flush_one += f->pages;
 		store_release(mine, f->gen_last);
 	} else {
 		u64 now = load_acquire(&space->gen);
@@ -186,10 +134,10 @@ static void flush_this_cpu(const struct tlb_flush *f, struct cpu_state *cpu)
 
 void tlb_flush_run(const struct tlb_flush *f)
 {
-	struct cpu_state *cpu = arch_this_cpu();
+	u32 me = arch_this_cpu()->id;
 
-	tlb_stats[cpu->id].nr_tlb_remote_flush_received++;
-	flush_this_cpu(f, cpu);
+	tlb_stats[me].nr_tlb_remote_flush_received++;
+	flush_this_cpu(f, &f->space->cpu_gen[me], &tlb_stats[me]);
 }
 
 /* ---- Who uses a space ---- */
@@ -201,12 +149,16 @@ void tlb_space_enter(struct pt_space *space)
 	bool fresh = !cpumask_has(&space->cpus, cpu->id);
 	u64 now;
 
+	if (fresh)
+		store_relaxed(mine, 0);
 	/* Take part first, then look: a change made in between is seen, or sent to us, or both. */
 	cpumask_set(&space->cpus, cpu->id);
+	if (fresh)
+		fetch_add(&space->nr_cpus, 1);
 	cpumask_clear(&space->lazy, cpu->id);
 	fence_full();
 	now = load_acquire(&space->gen);
-	if (load_relaxed(mine) < now) {
+	if (fresh || load_relaxed(mine) < now) {
 		/* Loading the root forgets what is not global; global leaves of the shared half need more. */
 		if (!fresh || space->flags & PT_SPACE_SHARED) {
 			arch_tlb_flush_all();
@@ -220,8 +172,12 @@ void tlb_space_leave(struct pt_space *space)
 {
 	u32 id = arch_this_cpu()->id;
 
+	store_release(&space->cpu_gen[id], TLB_GEN_NONE);
 	cpumask_clear(&space->lazy, id);
-	cpumask_clear(&space->cpus, id);
+	if (cpumask_has(&space->cpus, id)) {
+		cpumask_clear(&space->cpus, id);
+		fetch_add(&space->nr_cpus, -1u);
+	}
 }
 
 void tlb_space_lazy(struct pt_space *space)
@@ -249,11 +205,13 @@ static void raise_flushed(struct pt_space *space, u64 gen)
 		;
 }
 
-/* Ask other CPUs. Those that stay silent are added to *dead; returns whether all that must know do. */
-static bool flush_others(struct tlb_flush *f, u32 me, cpumask_t *dead)
+/* Ask other CPUs. Returns whether every CPU that may hold translations is up to date now. */
+static __noinline bool flush_others(struct tlb_batch *b, u32 me)
 {
+	struct tlb_flush *f = &b->flush;
 	struct pt_space *space = f->space;
 	cpumask_t targets = { { 0 } };
+	cpumask_t dead = { { 0 } };
 	bool all = true;
 	u64 nr = 0;
 
@@ -261,7 +219,7 @@ static bool flush_others(struct tlb_flush *f, u32 me, cpumask_t *dead)
 		if (cpu == me || load_acquire(&space->cpu_gen[cpu]) >= f->gen_last)
 			continue;
 		if (!cpumask_has(arch_cpus_online(), cpu)) {
-			cpumask_set(dead, cpu);	/* it may still translate: nothing it knew is ever reused */
+			cpumask_set(&dead, cpu);	/* it may still translate: nothing it knew is ever reused */
 			continue;
 		}
 		if (!f->tables && cpumask_has(&space->lazy, cpu)) {
@@ -276,41 +234,41 @@ static bool flush_others(struct tlb_flush *f, u32 me, cpumask_t *dead)
 
 		assert(arch_irqs_enabled());
 		tlb_stats[me].nr_tlb_remote_flush += nr;
-		arch_tlb_shootdown(&targets, f, dead);
+		arch_tlb_shootdown(&targets, f, &dead);
 		tlb_stats[me].shootdown_cycles += arch_cycles() - start;
 	}
-	return all && cpumask_empty(dead);
+	if (cpumask_empty(&dead))
+		return all;
+	b->dead = true;
+	return false;
 }
 
-static void flush_everywhere(struct tlb_batch *b, cpumask_t *dead)
+static __always_inline void flush_everywhere(struct tlb_batch *b, u32 me)
 {
 	struct tlb_flush *f = &b->flush;
 	struct pt_space *space = f->space;
-	struct cpu_state *cpu = arch_this_cpu();
+	u64 *mine = &space->cpu_gen[me];
 	u64 gen = f->gen_last;
-	u64 flags;
+	bool alone;
 
-	tlb_stats[cpu->id].batches++;
+	tlb_stats[me].batches++;
 	fence_full();		/* our stores, before who uses the space is looked at */
-	flags = arch_irq_save();
-	if (cpumask_has(&space->cpus, cpu->id))
-		flush_this_cpu(f, cpu);
-	arch_irq_restore(flags);
-	if (flush_others(f, cpu->id, dead))
+	flush_this_cpu(f, mine, &tlb_stats[me]);
+	alone = load_relaxed(&space->nr_cpus) == (load_relaxed(mine) != TLB_GEN_NONE);
+	if (alone || flush_others(b, me))
 		raise_flushed(space, gen);
-	flush_reset(f);
+	tlb_flush_reset(f);
 }
 
-static void free_all(struct tlb_batch *b, const cpumask_t *dead)
+static __noinline void free_all(struct tlb_batch *b)
 {
-	bool quarantine = !cpumask_empty(dead);
 	struct tlb_stats *stats = my_stats();
 
 	while (b->frees != PFN_NONE) {
 		struct page *page = pfn_to_page(b->frees);
 
 		b->frees = page->next;
-		if (quarantine) {
+		if (b->dead) {
 			page->flags |= PAGE_QUARANTINE;
 			stats->frames_quarantined++;
 		} else {
@@ -321,27 +279,45 @@ static void free_all(struct tlb_batch *b, const cpumask_t *dead)
 	b->nr_frees = 0;
 }
 
-void tlb_batch_finish(struct tlb_batch *b)
+/* Whether pt_collapse_pending() would find anything. A glance: what is missed waits for the next batch. */
+static bool work_pending(const struct tlb_batch *b)
+{
+	const struct pt_space *space = b->flush.space;
+
+	return load_relaxed(&space->empty.nr) || b->clearing != PFN_NONE ||
+	       (space->policy != PT_COLLAPSE_OFF && load_relaxed(&space->uniform.nr));
+}
+
+/* Collapse and unhook, and flush what that takes, until nothing is left to do. */
+static __noinline void collapse_all(struct tlb_batch *b, u32 me)
 {
 	struct pt_space *space = b->flush.space;
-	cpumask_t dead = { { 0 } };
 	bool again;
 
-	assert(arch_this_cpu()->locks_held == 0);
-	if (!b->flush.gen_last && !b->settle && b->frees == PFN_NONE)
-		return;
 	do {
-		if (b->flush.gen_last)
-			flush_everywhere(b, &dead);
-		again = false;
-		if (load_relaxed(&space->uniform.nr) | load_relaxed(&space->empty.nr) || b->clearing != PFN_NONE) {
-			spin_lock(&space->lock);
-			again = pt_collapse_pending(space, b);
-			spin_unlock(&space->lock);
-		}
+		spin_lock(&space->lock);
+		again = pt_collapse_pending(space, b);
+		spin_unlock(&space->lock);
+		if (again)
+			flush_everywhere(b, me);
 	} while (again);
+}
+
+void tlb_batch_finish(struct tlb_batch *b)
+{
+	struct cpu_state *cpu = arch_this_cpu();
+	u32 me = cpu->id;
+
+	assert(cpu->locks_held == 0);
+	if (b->flush.gen_last)
+		flush_everywhere(b, me);
+	else if (!b->settle)
+		goto free;
+	if (work_pending(b))
+		collapse_all(b, me);
+free:
 	if (b->frees != PFN_NONE)
-		free_all(b, &dead);
+		free_all(b);
 }
 
 void tlb_read_stats(struct tlb_stats *out)
@@ -354,4 +330,5 @@ void tlb_read_stats(struct tlb_stats *out)
 		for (unsigned i = 0; i < sizeof(*out) / sizeof(u64); i++)
 			to[i] += load_relaxed(from + i);
 	}
+	out->nr_tlb_local_flush_one = out->pages_invalidated;
 }

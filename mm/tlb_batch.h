@@ -24,6 +24,9 @@ struct pt_space;
 
 #define TLB_RANGES 8u
 
+/* In cpu_gen: this CPU holds no translations of the space, it is ahead of every generation. */
+#define TLB_GEN_NONE UINT64_MAX
+
 /* What one CPU is asked to do. Lives on the stack of the CPU that waits for it. */
 struct tlb_flush {
 	struct pt_space *space;
@@ -45,19 +48,35 @@ struct tlb_batch {
 	u32 frees;		/* frames waiting in this batch: head of a list through struct page */
 	u32 nr_frees;
 	bool settle;		/* collapse whatever the policy defers */
+	bool dead;		/* a CPU did not acknowledge: the frames are not freed */
 	u32 clearing;		/* user tables between clear and leaf: head of a list through struct page */
 };
 
 /* Pages a ranged flush may cost before a full one is cheaper. */
 extern u32 tlb_flush_ceiling;
 
-void tlb_batch_init(struct tlb_batch *b, struct pt_space *space);
+static inline void tlb_flush_reset(struct tlb_flush *f)
+{
+	f->gen_first = 0;
+	f->gen_last = 0;
+	f->pages = 0;
+	f->nr_gens = 0;
+	f->nr = 0;
+	f->full = false;
+	f->tables = false;
+}
 
-/*
- * A change of [start, end) has been stored, in leaves of 2^shift bytes; returns the generation it
- * got. Space locked. Any number of calls.
- */
-u64 tlb_batch_add(struct tlb_batch *b, struct range va, unsigned shift);
+/* Any context. */
+static inline void tlb_batch_init(struct tlb_batch *b, struct pt_space *space)
+{
+	b->flush.space = space;
+	tlb_flush_reset(&b->flush);
+	b->frees = PFN_NONE;
+	b->nr_frees = 0;
+	b->settle = false;
+	b->dead = false;
+	b->clearing = PFN_NONE;
+}
 
 /*
  * There was nothing to do, but a table of the range last changed in generation gen: if that is not flushed

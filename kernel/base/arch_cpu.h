@@ -73,4 +73,11 @@ void arch_relax(void);
 /* A counter that never goes back: TSC cycles, or instructions under -icount; hosted: ns. Any context. */
 u64 arch_cycles(void);
 
+/*
+ * The way back up: an exception that nobody expected. arch calls it with the registers at that time
+ * (arch/x86_64/trap.h) and, for faults that have one, the address; kernel/panic.c implements it.
+ */
+struct trap_frame;
+__noreturn void kernel_trap(const struct trap_frame *frame, u64 fault_va);
+
 #endif
