@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/* The few instructions that the loader needs and C does not have. Intel SDM volume 2. */
+#ifndef BOOT_CPU_H
+#define BOOT_CPU_H
+
+#include "kernel/base/types.h"
+
+#define CPU_CR4_LA57 0x1000u	/* linear addresses of 57 bits: 5 levels of tables */
+
+static inline u8 cpu_in8(u16 port)
+{
+	u8 value;
+
+	__asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+	return value;
+}
+
+static inline void cpu_out8(u16 port, u8 value)
+{
+	__asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
+}
+
+static inline u64 cpu_tsc(void)
+{
+	u32 low, high;
+
+	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+	return (u64)high << 32 | low;
+}
+
+static inline u64 cpu_cr4(void)
+{
+	u64 value;
+
+	__asm__ volatile("mov %%cr4, %0" : "=r"(value));
+	return value;
+}
+
+/* CPUID leaf 0x80000001, EDX bit 20: entries of page tables may say NX. */
+static inline bool cpu_has_nx(void)
+{
+	u32 a = 0x80000000u, b, c = 0, d;
+
+	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	if (a < 0x80000001u)
+		return false;
+	a = 0x80000001u;
+	c = 0;
+	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	return d >> 20 & 1;
+}
+
+#endif
