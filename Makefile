@@ -87,11 +87,14 @@ HOST_CFLAGS := $(COMMON) -O2 -pthread -fsanitize=address,undefined -fno-sanitize
 KERNEL_C := $(sort $(wildcard kernel/*.c kernel/base/*.c mm/*.c arch/x86_64/*.c tests/*.c tests/lab/*.c \
 	tests/machine/*.c))
 KERNEL_ASM := $(sort $(wildcard arch/x86_64/*.asm))
-BOOT_C := $(sort $(wildcard boot/*.c))
+# The loader, what it shares with the kernel, and those of its parts that do not know the firmware.
+BOOT_C := $(sort $(wildcard boot/*.c)) kernel/base/fmt.c kernel/base/string.c
 BOOT_ASM := $(sort $(wildcard boot/*.asm))
+BOOT_PURE_C := boot/cmdline.c boot/elf_load.c boot/memmap.c boot/paging.c
 MM_C := $(sort $(wildcard mm/*.c) $(filter-out kernel/base/string.c,$(wildcard kernel/base/*.c)))
 FUZZ_C := $(sort $(wildcard tests/host/fuzz_*.c))
-HOST_C := $(sort $(MM_C) $(wildcard tests/*.c tests/lab/*.c) $(filter-out $(FUZZ_C),$(wildcard tests/host/*.c)))
+HOST_C := $(sort $(MM_C) $(BOOT_PURE_C) $(wildcard tests/*.c tests/lab/*.c) \
+	$(filter-out $(FUZZ_C),$(wildcard tests/host/*.c)))
 
 KERNEL_OBJ := $(KERNEL_C:%.c=$(B)/obj/%.o) $(KERNEL_ASM:%.asm=$(B)/obj/%.asm.o)
 BOOT_OBJ := $(BOOT_C:%.c=$(B)/efi/%.o) $(BOOT_ASM:%.asm=$(B)/efi/%.asm.o)
@@ -135,16 +138,28 @@ $(B)/efi/%.asm.o: %.asm Makefile | setup
 	@mkdir -p $(@D)
 	$(Q)$(NASM) $(NASMFLAGS) -MD $(@:.o=.d) -MP -o $@ $<
 
-$(B)/efi/loader.so: $(BOOT_OBJ) Makefile
+$(B)/efi/loader.so: $(BOOT_OBJ) boot/efi.lds Makefile
 	$(say) LD $@
-	$(Q)$(LD) -shared -Bsymbolic -nostdlib -znocombreloc --no-undefined -T $(EFI_LIB)/elf_x86_64_efi.lds \
-		-o $@ $(EFI_LIB)/crt0-efi-x86_64.o $(BOOT_OBJ) -L $(EFI_LIB) -lefi -lgnuefi
+	$(Q)$(LD) -shared -Bsymbolic -nostdlib -z nocombreloc -z noexecstack --no-undefined --fatal-warnings \
+		-T boot/efi.lds -o $@ $(EFI_LIB)/crt0-efi-x86_64.o $(BOOT_OBJ) -L $(EFI_LIB) -lgnuefi
 
-$(B)/esp/EFI/BOOT/BOOTX64.EFI: $(B)/efi/loader.so
+# pe-finish checks the image's sections before it says in the header that their rights may be enforced.
+$(B)/esp/EFI/BOOT/BOOTX64.EFI: $(B)/efi/loader.so tools/pe-finish
 	$(say) EFI $@
 	@mkdir -p $(@D)
-	$(Q)$(OBJCOPY) -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela -j .rel.* \
-		-j .rela.* -j .reloc --target=efi-app-x86_64 --subsystem=10 $< $@
+	$(Q)$(OBJCOPY) --strip-all --target=efi-app-x86_64 --subsystem=10 --section-alignment=4096 \
+		--file-alignment=512 $< $(<:.so=.pe)
+	$(Q)tools/pe-finish $(<:.so=.pe) $@
+
+# A kernel that only checks the hand-over (tests/qemu/boot_*.py).
+HANDOVER := tests/qemu/handover
+HANDOVER_OBJ := $(addprefix $(B)/obj/,$(HANDOVER)/start.asm.o $(HANDOVER)/handover.o kernel/base/fmt.o \
+	kernel/base/string.o)
+
+$(B)/handover.elf: $(HANDOVER_OBJ) $(HANDOVER)/handover.ld
+	$(say) LD $@
+	$(Q)$(LD) -m elf_x86_64 -nostdlib -static -z max-page-size=0x1000 -z noexecstack --fatal-warnings \
+		-T $(HANDOVER)/handover.ld -o $@ $(HANDOVER_OBJ)
 
 # ---------------------------------------------------------------------------------------------------------
 # The EFI system partition as a folder, and as a disk image
@@ -178,10 +193,23 @@ $(HB)/host-test: $(HOST_OBJ)
 	$(say) HOSTLD $@
 	$(Q)$(HOST_CC) $(HOST_CFLAGS) -o $@ $(HOST_OBJ)
 
+# Fuzzing of what reads untrusted input: one program for each tests/host/fuzz_*.c, by clang's libFuzzer.
+FUZZ_CFLAGS := $(filter-out -MMD -MP,$(COMMON)) -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	-DCONFIG_DEBUG=1
+FUZZ_SECONDS ?= 60
+FUZZ := $(FUZZ_C:tests/host/%.c=build/fuzz/%)
+FUZZ_PARTS := $(BOOT_PURE_C) kernel/base/fmt.c
+
+build/fuzz/%: tests/host/%.c $(FUZZ_PARTS) $(wildcard boot/*.h kernel/base/*.h) Makefile | setup
+	$(say) FUZZCC $@
+	@mkdir -p $(@D)
+	$(Q)clang $(FUZZ_CFLAGS) -o $@ $< $(FUZZ_PARTS)
+
 # Benchmarks: what PEERS measures, by the same harness. No sanitizers, release configuration.
 BENCH := build/host
 BENCH_DIR := tests/host/bench
-BENCH_CFLAGS := -std=gnu11 -O2 -g -fno-strict-aliasing -I. -I$(BENCH_DIR) -MMD -MP $(REPRO) \
+# DWARF 4: the valgrind of Debian 12 does not read all of clang's DWARF 5.
+BENCH_CFLAGS := -std=gnu11 -O2 -gdwarf-4 -fno-strict-aliasing -I. -I$(BENCH_DIR) -MMD -MP $(REPRO) \
 	-DCONFIG_DEBUG=0 -DCONFIG_PLANT=0
 BENCH_WARN := $(WARN)
 BENCH_A_CC := clang
@@ -222,7 +250,7 @@ BASELINE_buddy-lock := -DLOCKED
 BASELINE_buddy-pcp := -DPCP
 $(BASELINES:%=$(BENCH)/bench_a-%): $(BENCH)/bench_a-%: $(BENCH_DIR)/impl_buddy.c $(A_OBJ)/bench_a.o
 	$(say) BENCHCC $@
-	$(Q)$(BENCH_A_CC) -std=gnu11 -O2 -g -I$(BENCH_DIR) -pthread $(BASELINE_$*) -o $@ $^
+	$(Q)$(BENCH_A_CC) -std=gnu11 -O2 -gdwarf-4 -I$(BENCH_DIR) -pthread $(BASELINE_$*) -o $@ $^
 
 BENCH_PROGRAMS := $(BENCH)/bench_a-tangram $(BENCH)/bench_b-tangram $(BASELINES:%=$(BENCH)/bench_a-%)
 
@@ -251,7 +279,7 @@ help:
 	'' \
 	'CC=clang, DEBUG=1, V=1 as usual; build/kernel.elf has the symbols.'
 
-esp: $(ESP_FILES)
+esp: $(ESP_FILES) $(B)/handover.elf
 image: $(B)/tangram.img
 
 RUN_QEMU := tools/run-qemu --build $(B) $(if $(TIMEOUT),--timeout $(TIMEOUT))
@@ -264,13 +292,21 @@ debug: esp
 	$(Q)$(RUN_QEMU) --cpus 1 --debug --append 'seed=$(SEED) kaslr=off $(APPEND)'
 
 host-test: $(HB)/host-test
-	$(Q)$(HB)/host-test
+	$(Q)$(HB)/host-test --seed $(SEED)
+
+# The time is shared by the programs; what fails is left in build/fuzz/ for a second run of the program on it.
+fuzz: $(FUZZ)
+	$(Q)for program in $(FUZZ); do \
+		mkdir -p $$program.corpus; \
+		$$program -max_total_time=$$(($(FUZZ_SECONDS) / $(words $(FUZZ)))) -print_final_stats=1 -timeout=10 \
+			-verbosity=0 -artifact_prefix=build/fuzz/ $$program.corpus || exit 1; \
+	done
 
 check-layers: | setup
 	$(Q)tools/check-layers
 
 qcheck: check-layers esp $(HB)/host-test
-	$(Q)tools/run-tests --build $(B) quick
+	$(Q)tools/run-tests quick
 
 test:
 	$(Q)tools/run-tests test
@@ -289,5 +325,5 @@ usb: image
 clean:
 	$(Q)rm -rf build
 
--include $(KERNEL_OBJ:.o=.d) $(BOOT_OBJ:.o=.d) $(HOST_OBJ:.o=.d)
+-include $(HANDOVER_OBJ:.o=.d) $(KERNEL_OBJ:.o=.d) $(BOOT_OBJ:.o=.d) $(HOST_OBJ:.o=.d)
 -include $(wildcard $(BENCH)/bench-*/*/*.d $(BENCH)/bench-*/*/*/*.d $(BENCH)/bench-*/*/*/*/*.d)
