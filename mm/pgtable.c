@@ -596,8 +596,11 @@ int pt_plan(struct pt_space *space, const struct pt_change *c, struct pt_plan *p
 			plan_partial(space, plan, s.level, r);
 		}
 		/* A table of 4K entries takes no further table: go on behind it. MAP has to look at each entry. */
-		if (s.level == PT_4K && c->op != PT_OP_MAP)
+		if (s.level == PT_4K) {
 			end = MIN(pt_next(va, PT_2M), c->va.end);
+			if (c->op == PT_OP_MAP && map_is_blocked(s.pte, va, end, c))
+				return -EBUSY;
+		}
 		va = end;
 	}
 	return 0;
@@ -743,7 +746,12 @@ static u64 apply_step(struct apply *a, struct pt_slot s, u64 va)
 	if (c->op == PT_OP_MAP) {
 		if (pte_none(s.value))
 			return map_run(a, s, va);
-		return pt_next(va, s.level);		/* planned: it maps the same */
+		/* Planned: what is present maps the same. Go on behind the present entries of this table. */
+		do {
+			va = pt_next(va, s.level);
+			s.pte++;
+		} while (va < c->va.end && !is_aligned((u64)s.pte, PAGE_SIZE) && pte_is_leaf(pte_load(s.pte), s.level));
+		return va;
 	}
 	if (!pte_present(s.value) && (s.level > PT_4K || !whole)) {
 		a->wait = MAX(a->wait, pt_page_of_slot(s.pte)->gen);
