@@ -18,7 +18,7 @@ SUBTEST = re.compile(r"# Subtest: (.*)$")
 RUNNING = re.compile(r"# running (\S+)")
 MARK = re.compile(r"# TANGRAM (BEGIN|END)\b(.*)$")
 WORD = re.compile(r"([a-z0-9_.]+)=(\S*)$")
-PANIC = re.compile(r"#? ?(?:panic|PANIC|Kernel panic)\b[: ]", re.IGNORECASE)
+PANIC = re.compile(r"# PANIC\b")
 
 # CSI, OSC and two-byte escape sequences: firmware paints the terminal, the log is about text.
 ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-Za-z]|[=>78cDEHM])")
@@ -104,7 +104,7 @@ class Ktap:
         if rest and (self.started or VERSION.search(rest)):
             self._problem(f"the log breaks off within a line: {rest[:80]!r}")
         if not self.started:
-            self._problem("no 'KTAP version 1' line: the kernel never spoke")
+            self._problem("no 'KTAP version 1' line: the kernel never got so far")
             return self.problems
         if self._closed:
             self._problem(f"subtest {self._closed.name or '?'} has no result line")
@@ -154,6 +154,8 @@ class Ktap:
         if not self.started:
             # Firmware may have left the cursor in the middle of a line.
             if not VERSION.search(text):
+                if PANIC.match(text) and not self.panic:
+                    self.panic = text[2:]
                 return
             self.started = True
             self._levels = [Level(None, self._totals())]
@@ -174,7 +176,7 @@ class Ktap:
 
     def _diagnostic(self, indent, body):
         if PANIC.match(body) and not self.panic:
-            self.panic = body.lstrip("# ")
+            self.panic = body[2:]
         subtest = SUBTEST.match(body)
         if subtest:
             self.suite = subtest[1].strip()

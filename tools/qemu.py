@@ -502,7 +502,7 @@ class Run:
         """The first thing wrong in the log, or ''."""
         ktap = self.ktap
         if ktap.panic:
-            return f"panic: {ktap.panic}"
+            return ktap.panic
         if ktap.failures:
             more = f" and {len(ktap.failures) - 3} more" if len(ktap.failures) > 3 else ""
             return "failed: " + ", ".join(ktap.failures[:3]) + more

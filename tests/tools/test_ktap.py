@@ -214,7 +214,7 @@ class Doctored(unittest.TestCase):
         self.changed(b"phase=peak", b"phase peak")
 
     def test_panic(self):
-        data = GOOD.replace(b"# counter direct_map_1g=3221225472", b"# panic: assertion failed")
+        data = GOOD.replace(b"# counter direct_map_1g=3221225472", b"# PANIC on CPU 0 during tests: no")
         self.assertEqual(verdict(data), "incomplete")
         self.assertTrue(any("panicked" in text for text in problems(data)))
 

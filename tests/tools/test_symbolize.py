@@ -73,6 +73,19 @@ class Symbolize(unittest.TestCase):
         out = self.run_tool(text=f"# rip [<{self.outer:#x}>]\n".encode()).decode()
         self.assertRegex(out, r"outer\+0x0 .*small\.c:9\n$")
 
+    def test_what_the_kernel_named_gets_its_line(self):
+        first = self.returns[0]
+        text = f"#   [<{first:#x}>] outer+0x9/0x20\n".encode()
+        self.assertRegex(self.run_tool(text=text).decode(), r"\] outer\+0x9/0x20 \S*small\.c:11\n$")
+
+    def test_rip_among_the_registers(self):
+        """The same address is the faulting instruction in one log and a return address in another."""
+        second = self.returns[1]
+        trace = f"#   [<{second:#x}>]\n"
+        self.assertRegex(self.run_tool(text=trace.encode()).decode(), r"small\.c:13\n$")
+        registers = f"#   rip {second:016x}  cs  0000000000000008\n"
+        self.assertRegex(self.run_tool(text=(registers + trace).encode()).decode(), r"small\.c:14\n$")
+
     def test_bare_addresses(self):
         out = self.run_tool(hex(self.outer), "0x1234").decode().splitlines()
         self.assertRegex(out[0], r"outer\+0x0 .*small\.c:9$")
