@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/* Parses the command line by a table: one row per key, one list of words per key that chooses among some. */
+#include "kernel/cmdline.h"
+
+#include "kernel/base/log.h"
+#include "kernel/base/string.h"
+
+struct cmdline cmdline;
+
+struct choice {
+	const char *word;
+	u32 value;
+};
+
+enum key_kind {
+	KEY_CHOICE,	/* one of the words; a u32 */
+	KEY_NUMBER,	/* a u64 */
+	KEY_TEXT,	/* a char[CMDLINE_TEXT] */
+	KEY_BOOL,	/* on, off; a bool */
+	KEY_LATER,	/* its mechanism comes later: only the value is checked */
+};
+
+struct key_row {
+	const char *key;
+	enum key_kind kind;
+	const struct choice *choices;	/* up to a row without a word */
+	size_t offset;			/* in struct cmdline */
+};
+
+static const struct choice on_off[] = { { "on", 1 }, { "off", 0 }, { 0 } };
+static const struct choice lab_words[] = { { "off", LAB_OFF }, { "short", LAB_SHORT }, { "full", LAB_FULL }, { 0 } };
+static const struct choice end_words[] = { { "exit", END_EXIT },	 { "halt", END_HALT },
+					   { "reboot", END_REBOOT },	 { "poweroff", END_POWEROFF },
+					   { "monitor", END_MONITOR }, { 0 } };
+static const struct choice collapse_words[] = { { "eager", PT_COLLAPSE_EAGER },
+						{ "deferred", PT_COLLAPSE_DEFERRED },
+						{ "off", PT_COLLAPSE_OFF },
+						{ 0 } };
+static const struct choice panic_words[] = { { "assert", PANIC_ASSERT },
+					     { "fault", PANIC_FAULT },
+					     { "overflow", PANIC_OVERFLOW },
+					     { "nested", PANIC_NESTED },
+					     { 0 } };
+static const struct choice um_words[] = { { "2m", 0 }, { "1g", 0 }, { "off", 0 }, { 0 } };
+static const struct choice execmem_words[] = { { "pages", 0 }, { "pack", 0 }, { "huge", 0 }, { "huge+tail", 0 }, { 0 } };
+static const struct choice ptprot_words[] = { { "off", 0 }, { "readonly", 0 }, { "pks", 0 }, { 0 } };
+
+static const struct key_row keys[] = {
+	{ "suite", KEY_TEXT, NULL, offsetof(struct cmdline, suite) },
+	{ "lab", KEY_CHOICE, lab_words, offsetof(struct cmdline, lab) },
+	{ "seed", KEY_NUMBER, NULL, offsetof(struct cmdline, seed) },
+	{ "end", KEY_CHOICE, end_words, offsetof(struct cmdline, end) },
+	{ "console", KEY_TEXT, NULL, offsetof(struct cmdline, console) },
+	{ "collapse", KEY_CHOICE, collapse_words, offsetof(struct cmdline, collapse) },
+	{ "bbm", KEY_CHOICE, on_off, offsetof(struct cmdline, bbm) },
+	{ "debug", KEY_BOOL, on_off, offsetof(struct cmdline, debug) },
+	{ "soak", KEY_BOOL, on_off, offsetof(struct cmdline, soak) },
+	{ "panic", KEY_CHOICE, panic_words, offsetof(struct cmdline, panic) },
+	{ "um", KEY_LATER, um_words, 0 },
+	{ "execmem", KEY_LATER, execmem_words, 0 },
+	{ "ptprot", KEY_LATER, ptprot_words, 0 },
+	{ "kaslr", KEY_LATER, on_off, 0 },
+	{ "cpus", KEY_LATER, NULL, 0 },
+	{ "trace", KEY_LATER, NULL, 0 },
+	{ "logs", KEY_LATER, on_off, 0 },
+};
+
+bool cmdline_number(const char *text, u64 *out)
+{
+	u64 base = 10, value = 0;
+
+	if (text[0] == '0' && (text[1] == 'x' || text[1] == 'X')) {
+		base = 16;
+		text += 2;
+	}
+	if (!*text)
+		return false;
+	for (; *text; text++) {
+		u64 digit;
+
+		if (*text >= '0' && *text <= '9')
+			digit = (u64)(*text - '0');
+		else if ((*text | 0x20) >= 'a' && (*text | 0x20) <= 'f')
+			digit = (u64)((*text | 0x20) - 'a') + 10;
+		else
+			return false;
+		if (digit >= base || __builtin_mul_overflow(value, base, &value) ||
+		    __builtin_add_overflow(value, digit, &value))
+			return false;
+	}
+	*out = value;
+	return true;
+}
+
+static bool choose(const struct choice *choices, const char *value, u32 *out)
+{
+	for (; choices->word; choices++) {
+		if (strcmp(choices->word, value) == 0) {
+			*out = choices->value;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Set the field of a row. False: the value is none that the key may have. */
+static bool set_field(struct cmdline *out, const struct key_row *row, const char *value)
+{
+	void *field = (char *)out + row->offset;
+	u32 word = 0;
+
+	if (row->choices && !choose(row->choices, value, &word))
+		return false;
+	switch (row->kind) {
+	case KEY_CHOICE:
+		memcpy(field, &word, sizeof(word));
+		return true;
+	case KEY_BOOL:
+		*(bool *)field = word;
+		return true;
+	case KEY_NUMBER:
+		return cmdline_number(value, field);
+	case KEY_TEXT:
+		if (!*value || strlen(value) >= CMDLINE_TEXT)
+			return false;
+		memcpy(field, value, strlen(value) + 1);
+		return true;
+	case KEY_LATER:
+		return *value;
+	}
+	return false;
+}
+
+/* One word, key and value parted already; true if there is something to complain about. */
+static bool take_word(struct cmdline *out, const char *key, const char *value)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(keys); i++) {
+		if (strcmp(keys[i].key, key) != 0)
+			continue;
+		if (!set_field(out, &keys[i], value)) {
+			log_warn("command line: bad value in %s=%.64s, ignored", key, value);
+			return true;
+		}
+		if (keys[i].kind == KEY_NUMBER)
+			out->seed_given = true;
+		if (keys[i].kind == KEY_LATER)
+			log_info("command line: %s=%.64s has no effect yet", key, value);
+		return false;
+	}
+	log_warn("command line: unknown key %.64s, ignored", key);
+	return true;
+}
+
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+unsigned cmdline_parse(struct cmdline *out, const char *text)
+{
+	unsigned complaints = 0;
+
+	*out = (struct cmdline){ .bbm = -1, .lab = LAB_FULL, .end = END_EXIT, .collapse = PT_COLLAPSE_EAGER };
+	while (*text) {
+		char word[2 * CMDLINE_TEXT];
+		size_t n = 0;
+		char *equals;
+
+		if (is_blank(*text)) {
+			text++;
+			continue;
+		}
+		for (; *text && !is_blank(*text); text++)
+			if (n + 1 < sizeof(word))
+				word[n++] = *text;
+		word[n] = 0;
+		equals = strchr(word, '=');
+		if (!equals) {
+			log_warn("command line: %.64s is not of the form key=value, ignored", word);
+			complaints++;
+			continue;
+		}
+		*equals = 0;
+		complaints += take_word(out, word, equals + 1);
+	}
+	return complaints;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The kernel's command line: `key=value` words parted by blanks (SPEC IF).
+ *
+ *	suite=GLOB[,GLOB]	tests to run; default all
+ *	lab=off|short|full	the comparison behind the tests
+ *	seed=N			of all random tests, decimal or 0x…
+ *	end=exit|halt|reboot|poweroff|monitor
+ *	console=com1|com2|com3|com4|0xPORT[,BAUD] or none
+ *				the serial port; BAUD divides 115200, left out: as the firmware set it. none: no serial
+ *				console. The screen is used whenever there is one
+ *	collapse=eager|deferred|off
+ *	bbm=on|off		break-before-make; left out: as the CPU's errata ask
+ *	debug=on|off		check every store and every table
+ *	soak=on|off		the long version of the tests
+ *	panic=assert|fault|overflow|nested
+ *				crash on purpose once everything is up: this is how panics are tested
+ *
+ * Accepted, with a line in the log that they have no effect yet, because what they choose comes later:
+ *	um=2m|1g|off  execmem=pages|pack|huge|huge+tail  ptprot=off|readonly|pks  kaslr=on|off  cpus=N  trace=…
+ *	logs=on|off
+ *
+ * A key given twice counts as it is given last. An unknown key or a bad value is named in the log and fails
+ * nothing.
+ */
+#ifndef KERNEL_CMDLINE_H
+#define KERNEL_CMDLINE_H
+
+#include "kernel/base/types.h"
+#include "mm/pgtable.h"
+
+enum cmdline_lab { LAB_OFF, LAB_SHORT, LAB_FULL };
+enum cmdline_end { END_EXIT, END_HALT, END_REBOOT, END_POWEROFF, END_MONITOR };
+enum cmdline_panic { PANIC_NONE, PANIC_ASSERT, PANIC_FAULT, PANIC_OVERFLOW, PANIC_NESTED };
+
+#define CMDLINE_TEXT 256u
+
+struct cmdline {
+	char suite[CMDLINE_TEXT];	/* "": all */
+	char console[CMDLINE_TEXT];	/* "": the default */
+	u64 seed;			/* 0 if not given */
+	bool seed_given;
+	bool debug;
+	bool soak;
+	i32 bbm;			/* -1 as the errata ask, 0 off, 1 on: pt_bbm */
+	u32 lab;			/* enum cmdline_lab; default full */
+	u32 end;			/* enum cmdline_end */
+	u32 collapse;			/* enum pt_collapse_policy; default eager */
+	u32 panic;			/* enum cmdline_panic */
+};
+
+/* What the kernel was started with. Constant after cmdline_parse(). */
+extern struct cmdline cmdline;
+
+/* Set *out to the defaults and read the words of text. Complaints go to the log. Returns how many there were. */
+unsigned cmdline_parse(struct cmdline *out, const char *text);
+
+/* A decimal or 0x-hexadecimal number that ends with the text. False: it is none, or does not fit. */
+bool cmdline_number(const char *text, u64 *out);
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where the log is shown: serial port and screen, either of which may be absent (SPEC BT6).
+ *
+ * The log (kernel/base/log.h) is written to a ring in memory, and each console remembers how far it got. So one
+ * that appears late shows what it missed, up to the size of the ring.
+ */
+#ifndef KERNEL_CONSOLE_H
+#define KERNEL_CONSOLE_H
+
+#include "boot/boot_info.h"
+#include "kernel/base/types.h"
+
+struct console {
+	const char *name;
+	/* Show len bytes. False: the device is gone, do not call again. Any context. */
+	bool (*write)(struct console *console, const char *text, size_t len);
+	u64 cursor;	/* bytes of the log it has been given */
+	bool gone;
+	struct console *next;
+};
+
+/* Add a console. It is brought up to date at once. Task context. */
+void console_register(struct console *console);
+
+/* Give every console what it has not shown yet. Called by the log with its lock held. */
+void console_flush(void);
+
+/*
+ * The serial console, as `which` says (console= of kernel/cmdline.h; "": com1). A bad word is named in the log, and
+ * com1 is used. Before anything else is up.
+ */
+void console_init_serial(const char *which);
+
+/* The screen, once ioremap() works. */
+void console_init_screen(const struct boot_framebuffer *fb);
+
+#endif

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* The other end of kernel/base/log.h: what consoles and the panic code need of it. */
+#ifndef KERNEL_LOG_H
+#define KERNEL_LOG_H
+
+#include "kernel/base/log.h"
+
+#define LOG_RING_SIZE (256 * KIB)
+
+/*
+ * The next piece of the log behind *cursor, in *text; returns its length and moves the cursor, 0 at the end. A cursor
+ * that has been overtaken goes on with the oldest byte there is. Called under the log's lock (console_flush).
+ */
+size_t log_read(u64 *cursor, const char **text);
+
+/* Bring every console up to date. Task context. */
+void log_flush(void);
+
+/*
+ * From now on nobody else logs: locks are ignored. For panic(), which may have interrupted the log itself; the line that was
+ * being written ends where it was.
+ */
+void log_break_lock(void);
+
+#endif

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The last words (SPEC RP4): why, where, registers, the decoded fault, how its address is mapped, and who called whom.
+ *
+ * Nothing is trusted any more. Only the first CPU to get here speaks, any other stops. Locks are ignored. Each part of the
+ * message is run so that a fault in it ends that part only; a panic inside the panic is one line and the end.
+ */
+#include "kernel/panic.h"
+
+#include "arch/x86_64/backtrace.h"
+#include "arch/x86_64/cpu.h"
+#include "arch/x86_64/exit.h"
+#include "arch/x86_64/insn.h"
+#include "arch/x86_64/trap.h"
+#include "kernel/base/atomic.h"
+#include "kernel/base/fmt.h"
+#include "kernel/base/panic.h"
+#include "kernel/exit.h"
+#include "kernel/log.h"
+#include "kernel/main.h"
+#include "kernel/stack.h"
+#include "kernel/symbols.h"
+#include "mm/arch.h"
+#include "mm/vm_area.h"
+
+#define FRAMES_MAX 32u
+#define MESSAGE_MAX 512u
+
+/* What is known of the panic; one for all CPUs, as only one speaks. */
+static struct {
+	u32 owner;			/* CPU id + 1 */
+	u32 depth;
+	const struct trap_frame *frame;	/* NULL: panic() was called */
+	u64 fault_va;
+	u64 rip, rbp;			/* where the backtrace begins; rip 0: at rbp's return address */
+	char message[MESSAGE_MAX];
+} p;
+
+static void say_message(void *arg)
+{
+	(void)arg;
+	log_info("PANIC on CPU %u during %s: %s", arch_this_cpu()->id, kernel_step(), p.message);
+}
+
+static void say_fault(void *arg)
+{
+	const struct trap_frame *f = p.frame;
+	char text[160];
+
+	(void)arg;
+	if (!f)
+		return;
+	log_info("  %s (vector %lu), error code 0x%lx", trap_name(f->vector), f->vector, f->error);
+	if (f->vector == TRAP_PAGE_FAULT)
+		log_info("  %s, at address 0x%016lx", trap_describe_page_fault(f->error, text, sizeof(text)), p.fault_va);
+	if (f->vector == TRAP_DOUBLE_FAULT && stack_is_overflow(p.fault_va))
+		log_info("  stack overflow: the %s stack ran into its guard page at 0x%016lx", stack_name(p.fault_va),
+			 p.fault_va);
+}
+
+/* A fault beside an area is an overrun: say of which. */
+static void say_area(void *arg)
+{
+	const struct vm_area *area;
+
+	(void)arg;
+	if (!p.frame || p.fault_va < VM_AREA_BASE || p.fault_va >= VM_AREA_END)
+		return;
+	area = find_vm_area_guard(p.fault_va);
+	if (area)
+		log_info("  that is the guard page %s area 0x%016lx-0x%016lx (%s, %s)",
+			 p.fault_va < area->start ? "below" : "above", area->start, area->start + area->size,
+			 vm_area_kind_name(area->kind), area->caller);
+}
+
+static void say_registers(void *arg)
+{
+	const struct trap_frame *f = p.frame;
+
+	(void)arg;
+	if (f) {
+		log_info("  rip %016lx  cs  %016lx  rflags %016lx", f->rip, f->cs, f->rflags);
+		log_info("  rsp %016lx  ss  %016lx  rbp %016lx", f->rsp, f->ss, f->rbp);
+		log_info("  rax %016lx  rbx %016lx  rcx %016lx", f->rax, f->rbx, f->rcx);
+		log_info("  rdx %016lx  rsi %016lx  rdi %016lx", f->rdx, f->rsi, f->rdi);
+		log_info("  r8  %016lx  r9  %016lx  r10 %016lx", f->r8, f->r9, f->r10);
+		log_info("  r11 %016lx  r12 %016lx  r13 %016lx", f->r11, f->r12, f->r13);
+		log_info("  r14 %016lx  r15 %016lx", f->r14, f->r15);
+	}
+	log_info("  cr0 %016lx  cr2 %016lx  cr3 %016lx", insn_read_cr0(), insn_read_cr2(), insn_read_cr3());
+	log_info("  cr4 %016lx  cr8 %016lx  efer %016lx", insn_read_cr4(), insn_read_cr8(), insn_rdmsr(MSR_EFER));
+}
+
+static void say_entry(unsigned level, u64 va, pte_t e)
+{
+	static const struct {
+		u64 bit;
+		char letter;
+	} flags[] = { { PTE_W, 'W' }, { PTE_U, 'U' }, { PTE_PWT, 'T' }, { PTE_PCD, 'C' },
+		      { PTE_A, 'A' }, { PTE_D, 'D' }, { PTE_G, 'G' } };
+	char text[ARRAY_SIZE(flags) + 1];
+	size_t n = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(flags); i++)
+		if (e.raw & flags[i].bit)
+			text[n++] = flags[i].letter;
+	text[n] = 0;
+	log_info("  level %u entry %3u: %016lx %s %s%s", level, pt_index(va, level), e.raw,
+		 !pte_present(e) ? "absent" : pte_is_leaf(e, level) ? "leaf" : "table", text, e.raw & PTE_NX ? " NX" : "");
+}
+
+/* Tables are read through the direct map, by loads that may fault: whatever CR3 holds, this ends. */
+static void say_walk(void *arg)
+{
+	u64 table = insn_read_cr3() & PTE_ADDR;
+	u64 va = p.fault_va;
+
+	(void)arg;
+	if (!p.frame || (p.frame->vector != TRAP_PAGE_FAULT && p.frame->vector != TRAP_DOUBLE_FAULT))
+		return;
+	log_info("  how 0x%016lx is mapped:", va);
+	for (unsigned level = insn_read_cr4() & CR4_LA57 ? 5 : 4; level >= PT_4K; level--) {
+		pte_t e;
+
+		if (!trap_read_u64(arch_mm.direct_base + table + 8 * pt_index(va, level), &e.raw)) {
+			log_info("  level %u: the table at 0x%lx cannot be read", level, table);
+			return;
+		}
+		say_entry(level, va, e);
+		if (!pte_is_table(e, level))
+			return;
+		table = pte_table_pa(e).raw;
+	}
+}
+
+/* A return address belongs to the call before it, which may be the last instruction of its function. */
+static void say_address(u64 address, bool is_return)
+{
+	struct symbol s;
+
+	if (symbol_find(address - is_return, &s))
+		log_info("  [<0x%016lx>] %s+0x%lx/0x%lx", address, s.name, address - s.start, s.size);
+	else
+		log_info("  [<0x%016lx>]", address);
+}
+
+static void say_backtrace(void *arg)
+{
+	u64 addresses[FRAMES_MAX];
+	unsigned nr = backtrace(p.rbp, addresses, FRAMES_MAX);
+
+	(void)arg;
+	log_info("  backtrace:");
+	if (p.rip)
+		say_address(p.rip, false);
+	for (unsigned i = 0; i < nr; i++)
+		say_address(addresses[i], true);
+	if (nr == FRAMES_MAX)
+		log_info("  ... and more");
+}
+
+static const struct {
+	const char *name;
+	void (*say)(void *arg);
+} parts[] = {
+	{ "message", say_message },	{ "fault", say_fault }, { "area", say_area },
+	{ "registers", say_registers }, { "page walk", say_walk }, { "backtrace", say_backtrace },
+};
+
+/* Stop this CPU if another one speaks; say so and end if it is this one. Returns for the first panic only. */
+static void take_the_floor(const char *why)
+{
+	u32 me = arch_this_cpu()->id + 1;
+	u32 free = 0;
+
+	insn_cli();
+	if (compare_exchange(&p.owner, &free, me))
+		return;
+	if (free != me)
+		exit_halt();
+	if (++p.depth == 1)
+		log_info("PANIC inside a panic: %s", why);
+	kernel_exit_panic();
+}
+
+static __noreturn void speak(void)
+{
+	log_break_lock();
+	for (unsigned i = 0; i < ARRAY_SIZE(parts); i++) {
+		struct trap_record fault;
+
+		if (!trap_try(parts[i].say, NULL, &fault))
+			log_info("  (%s cut short by a %s at 0x%016lx)", parts[i].name, trap_name(fault.vector), fault.rip);
+	}
+	kernel_exit_panic();
+}
+
+__noreturn void kernel_trap(const struct trap_frame *frame, u64 fault_va)
+{
+	take_the_floor(trap_name(frame->vector));
+	p.frame = frame;
+	p.fault_va = fault_va;
+	p.rip = frame->rip;
+	p.rbp = frame->rbp;
+	fmt_print(p.message, sizeof(p.message), "%s", trap_name(frame->vector));
+	speak();
+}
+
+__noreturn void panic(const char *fmt, ...)
+{
+	char message[MESSAGE_MAX];
+	va_list args;
+
+	va_start(args, fmt);
+	fmt_vprint(message, sizeof(message), fmt, args);
+	va_end(args);
+	take_the_floor(message);
+	p.rbp = (u64)__builtin_frame_address(0);
+	fmt_print(p.message, sizeof(p.message), "%s", message);
+	speak();
+}
+
+/* ---- On purpose ---- */
+
+static void fault_on_purpose(void)
+{
+	*(volatile u64 *)(KERNEL_BASE - PAGE_SIZE) = 1;
+}
+
+/* Each call uses a page of stack. The loop's bound is for the compiler: it must see that this ends. */
+static __noinline u64 overflow_on_purpose(u64 depth)
+{
+	volatile u8 page[PAGE_SIZE];
+
+	page[0] = (u8)depth;
+	if (!depth)
+		return 0;
+	return overflow_on_purpose(depth - 1) + page[0];
+}
+
+void panic_on_purpose(enum cmdline_panic how)
+{
+	switch (how) {
+	case PANIC_NONE:
+		return;
+	case PANIC_ASSERT:
+		assert(how == PANIC_NONE);
+		return;
+	case PANIC_FAULT:
+		fault_on_purpose();
+		return;
+	case PANIC_OVERFLOW:
+		log_info("not reached: %lu", overflow_on_purpose(MIB));
+		return;
+	case PANIC_NESTED:
+		take_the_floor("");
+		panic("asked for inside a panic");
+	}
+}
