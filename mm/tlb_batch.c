@@ -311,11 +311,9 @@ void tlb_batch_finish(struct tlb_batch *b)
 	assert(cpu->locks_held == 0);
 	if (b->flush.gen_last)
 		flush_everywhere(b, me);
-	else if (!b->settle)
-		goto free;
+	/* Also of a batch without a flush: a page mapped again may have been what a table lacked. */
 	if (work_pending(b))
 		collapse_all(b, me);
-free:
 	if (b->frees != PFN_NONE)
 		free_all(b);
 }
