@@ -138,8 +138,13 @@ static void own_ram(const struct machine *m)
 
 static void start_cpus(const struct machine *m)
 {
+	static struct page_cache caches[HOST_CPUS_MAX];
+
 	for (u32 cpu = 0; cpu < m->cpus; cpu++) {
 		u64 flags;
+
+		if (cpu)
+			buddy_add_cpu(cpu, &caches[cpu]);
 
 		host_cpu_set(cpu);
 		flags = arch_irq_save();
@@ -181,6 +186,14 @@ static void map_memmap(void)
 	for (u64 s = 0; s < ARRAY_SIZE(memmap); s++)
 		if (!range_empty(memmap[s]))
 			map_or_die(VMEMMAP_BASE + s * size, memmap[s], DIRECT_ATTRS);
+}
+
+/* What a machine runs on: break-before-make must leave it alone. */
+static void pin_image(void)
+{
+	host.pinned[0] = range_len(machine_image.va, range_size(machine_image.text));
+	host.pinned[1] = range_len(phys_to_va(phys(machine_image.text.start)), range_size(machine_image.text));
+	host.nr_pinned = 2;
 }
 
 /* Slots of the root in the kernel half: filled once, before there is a second root. */
@@ -235,6 +248,7 @@ void machine_build(const struct machine *m, u64 seed)
 	map_image();
 	map_memmap();
 	vm_area_init(range(VM_AREA_BASE, VM_AREA_END));
+	pin_image();
 	host.speculation = true;
 	pt_checks = true;
 }

@@ -13,6 +13,7 @@
 
 #include "arch/x86_64/pte.h"
 #include "kernel/base/panic.h"
+#include "mm/buddy.h"
 #include "mm/page.h"
 #include "mm/pgtable.h"
 #include "tests/host/arch_host.h"
@@ -391,6 +392,23 @@ void sim_speculate(u64 va)
 
 /* ---- Checks ---- */
 
+/* Whether the page allocator has a frame: the first frame of its block tells, of whatever order that is. */
+static bool frame_is_free(pfn_t pfn)
+{
+	for (unsigned order = 0; order <= ORDER_MAX; order++) {
+		pfn_t head = pfn & ~(BIT(order) - 1);
+		const struct page *page = pfn_to_page(head);
+
+		if (!pfn_valid(head))
+			return false;
+		if (page->class == PAGE_TABLE || (page->flags & PAGE_HEAD && page->order >= order))
+			return false;
+		if (page->class == PAGE_FREE && page->flags & (PAGE_BUDDY | PAGE_CACHED) && page->order >= order)
+			return true;
+	}
+	return false;
+}
+
 void sim_check_reuse(u32 cpu)
 {
 	struct cache *c = &caches[cpu];
@@ -406,7 +424,7 @@ void sim_check_reuse(u32 cpu)
 
 		if (!l->level || range_has(kernel_space.direct, l->va) || !pfn_valid(pfn))
 			continue;
-		if (pfn_to_page(pfn)->class == PAGE_FREE)
+		if (frame_is_free(pfn))
 			host_fault(HOST_EARLY_REUSE, "CPU %u translates %#llx to frame %#llx, freed", cpu,
 				   (unsigned long long)l->va, (unsigned long long)pfn);
 	}
