@@ -545,6 +545,23 @@ u64 sim_entries(u32 cpu)
 	return caches[cpu].used;
 }
 
+unsigned sim_stale_in(struct range va)
+{
+	unsigned stale = 0;
+
+	for_each_cpu(cpu, &host.online) {
+		struct cache *c = &caches[cpu];
+
+		for (u32 i = 0; i < c->nr_leaves; i++) {
+			const struct leaf *l = &c->leaves[i];
+
+			if (l->level && range_overlaps(range_len(l->va, pt_span(l->level)), va) && !is_lazy(cpu, l->va))
+				stale += !leaf_holds(cpu, l);
+		}
+	}
+	return stale;
+}
+
 bool sim_holds(struct range va)
 {
 	for_each_cpu(cpu, &host.online) {

@@ -77,6 +77,9 @@ void sim_note_change(struct range va);
 /* Whether any CPU has a translation of an address in the range. */
 bool sim_holds(struct range va);
 
+/* Cached translations of addresses in the range, of all CPUs, that differ from the tables as they are now. No fault. */
+unsigned sim_stale_in(struct range va);
+
 /* Translations that a CPU holds now. */
 u64 sim_entries(u32 cpu);
 

@@ -197,6 +197,8 @@ static void table_to_leaf(pte_t old, pte_t new, unsigned level, u64 va)
 {
 	if (!same_mapping(new, table_of(old), level, PTE_AD))
 		FAULT(HOST_SIZE_RULE, "the leaf does not map what the table did");
+	if (sim_stale_in(range_len(va, pt_span(level))))
+		FAULT(HOST_SIZE_RULE, "collapsed while a CPU translates otherwise");
 	if (!is_kernel(va))
 		FAULT(HOST_SIZE_RULE, "a user's table replaced while the CPU may set A and D in it");
 	if (is_kernel(va))
