@@ -14,10 +14,13 @@
 
 /* Add RAM the kernel may use. Ranges may touch; one that overlaps an earlier one is -EINVAL, a list
  * that is full -ENOSPC. Frames, not bytes, count: partial ones at the edges are dropped. */
-int bootmem_add(struct range phys);
+int bootmem_add(struct range phys) __must_check;
 
-/* Take [start, end) out of the free ranges (rounded out to frames). What is not in them is ignored. */
-int bootmem_reserve(struct range phys);
+/*
+ * Take [start, end) out of the free ranges (rounded out to frames). What is not in them is ignored. -ENOSPC: it lies inside a
+ * range and there is no room in the list for the two that would be left; nothing is taken then.
+ */
+int bootmem_reserve(struct range phys) __must_check;
 
 /*
  * size bytes (rounded up to frames) aligned to align, from the highest range that has them, below

@@ -32,7 +32,7 @@ struct vm_area {
 	u64 pa;			/* IOREMAP: physical address asked for */
 	unsigned page_order;	/* ALLOC: order the frames were allocated in */
 	/* The tree. */
-	struct vm_area *left, *right, *parent;
+	struct vm_area *left, *right;
 	int height;
 	struct range span;	/* from the first guard of the subtree to its last */
 	u64 max_gap;		/* largest free range between areas of the subtree */
