@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* One row per way to end. A way that turns out not to be there says so and becomes a halt: nothing returns. */
+/*
+ * One row per way to end. A way that turns out not to be there becomes a halt: nothing returns. The report's last line is the
+ * log's last line, so only what goes wrong here is said.
+ */
 #include "kernel/exit.h"
 
 #include "arch/x86_64/exit.h"
@@ -31,21 +34,14 @@ static void end_poweroff(bool pass)
 	log_warn("exit: the firmware did not switch the machine off");
 }
 
-static void end_monitor(bool pass)
-{
-	(void)pass;
-	log_info("exit: there is no monitor yet");
-}
-
 static void (*const ends[])(bool pass) = {
-	[END_EXIT] = end_exit,	       [END_HALT] = end_halt,	    [END_REBOOT] = end_reboot,
-	[END_POWEROFF] = end_poweroff, [END_MONITOR] = end_monitor,
+	[END_EXIT] = end_exit,	       [END_HALT] = end_halt,	  [END_REBOOT] = end_reboot,
+	[END_POWEROFF] = end_poweroff, [END_MONITOR] = end_halt,
 };
 
 __noreturn void kernel_exit(bool pass)
 {
 	ends[cmdline.end](pass);
-	log_info("exit: halted; it is safe to switch off");
 	exit_halt();
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The font, drawn for this kernel: a grid of 5x8 dots per character, the last row for descenders. A dot is two pixels
- * high and two wide, overlapping its right neighbour, which makes strokes of even weight in a cell of 8x16.
+ * high and one wide.
  */
 #include "kernel/font.h"
 
@@ -116,5 +116,5 @@ u8 font_row(char c, unsigned row)
 	if (c == ' ')
 		return 0;
 	line = c >= FIRST && c <= LAST ? dots[c - FIRST][row / 2] : box[row / 2];
-	return (u8)(line << 2 | line << 1);
+	return (u8)(line << 2);
 }

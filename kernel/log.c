@@ -35,10 +35,16 @@ size_t log_read(u64 *cursor, const char **text)
 	return len;
 }
 
+/* Control characters, from a file or a command line, would end the line or move a terminal's cursor. */
+static char printable(char c)
+{
+	return (c >= 0 && c < ' ' && c != '\n' && c != '\t') || c == 0x7f ? '?' : c;
+}
+
 static void append(const char *text, size_t len)
 {
 	for (size_t i = 0; i < len; i++)
-		ring[(ring_end + i) % LOG_RING_SIZE] = text[i];
+		ring[(ring_end + i) % LOG_RING_SIZE] = printable(text[i]);
 	ring_end += len;
 }
 

@@ -13,6 +13,7 @@
 #include "kernel/base/arch_cpu.h"
 #include "kernel/base/log.h"
 #include "kernel/base/panic.h"
+#include "kernel/base/string.h"
 #include "kernel/cmdline.h"
 #include "kernel/console.h"
 #include "kernel/efi_runtime.h"
@@ -37,6 +38,8 @@ static void init_cmdline(void)
 	boot_info.cmdline[BOOT_CMDLINE_MAX - 1] = 0;
 	log_info("command line: %s", boot_info.cmdline);
 	cmdline_parse(&cmdline, boot_info.cmdline);
+	if (cmdline.end == END_MONITOR)
+		log_info("command line: end=monitor halts, there is no monitor yet");
 }
 
 static void init_serial(void)
@@ -44,12 +47,22 @@ static void init_serial(void)
 	console_init_serial(cmdline.console);
 }
 
-/* What the loader had to say, now that it is sure to be seen. */
+/* What the loader had to say, a line of the log each. */
 static void init_notes(void)
 {
+	char *line = boot_info.notes;
+
 	boot_info.notes[BOOT_NOTES_MAX - 1] = 0;
-	if (boot_info.notes[0])
-		log_info("loader: %s", boot_info.notes);
+	while (*line) {
+		char *end = strchr(line, '\n');
+
+		if (end)
+			*end = 0;
+		log_info("loader: %s", line);
+		if (!end)
+			break;
+		line = end + 1;
+	}
 }
 
 static void init_symbols(void)
