@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""
+How a run ends, seen from outside: end= (BT7), panics (RP4), and which port the log comes out of (BT6).
+
+Boots build/esp some fifteen times, a few seconds each, with the quickest of suites.
+"""
+
+import os
+import re
+import sys
+import tempfile
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "tools"))
+
+import qemu  # noqa: E402
+
+BUILD = os.environ.get("TANGRAM_BUILD", os.path.join(ROOT, "build"))
+SECONDS = 90
+QUICK = "suite=cmdline lab=off"
+
+
+class Boot(unittest.TestCase):
+    """One boot; afterwards: result, run (its shutdown event), text (of the serial port)."""
+
+    def boot(self, append, **options):
+        with tempfile.TemporaryDirectory(prefix="tangram-ends-") as folder:
+            log = os.path.join(folder, "log")
+            options.setdefault("timeout", SECONDS)
+            self.run_ = qemu.Run(qemu.Options(build=BUILD, append=append, log=log, **options))
+            self.result = self.run_.run()
+            with open(log, encoding="utf-8", errors="replace") as file:
+                self.text = file.read().replace("\r", "")
+        return self.result
+
+    def assert_code(self, code):
+        self.assertEqual(self.result.code, code, self.result.line() + "\n" + self.text[-2000:])
+
+    def assert_says(self, words):
+        self.assertTrue(words in self.text, f"not in the log: {words}; it ends with:\n{self.text[-2000:]}")
+
+    def assert_silent(self):
+        self.assertFalse("TANGRAM" in self.text, f"the log came out here:\n{self.text[-500:]}")
+
+    def assert_last_line_is_end(self):
+        self.assertTrue(self.text.rstrip().splitlines()[-1].startswith("# TANGRAM END "), self.text[-300:])
+
+
+class Ends(Boot):
+    def test_exit_pass(self):
+        self.boot(f"{QUICK} end=exit")
+        self.assert_code(qemu.PASS)
+        self.assert_last_line_is_end()
+
+    def test_exit_fail(self):
+        self.boot("suite=no_such_suite lab=off end=exit")
+        self.assert_code(qemu.FAIL)
+        self.assert_says("verdict=fail")
+
+    def test_halt_stays_up(self):
+        self.boot(f"{QUICK} end=halt")
+        self.assert_code(qemu.PASS)
+        self.assertIsNone(self.run_.shutdown)
+
+    def test_reboot_resets(self):
+        self.boot(f"{QUICK} end=reboot")
+        self.assert_code(qemu.PASS)
+        self.assertEqual(self.run_.shutdown, "guest-reset")
+        self.assert_last_line_is_end()
+
+    def test_poweroff_switches_off(self):
+        self.boot(f"{QUICK} end=poweroff")
+        self.assert_code(qemu.PASS)
+        self.assertEqual(self.run_.shutdown, "guest-shutdown")
+        self.assert_last_line_is_end()
+
+    def test_no_hypervisor_means_halt(self):
+        """Port 0xf4 belongs to something else on a real machine: never written there. Its errata count there, too."""
+        self.boot(f"{QUICK} end=exit", cpu="Nehalem,-hypervisor")
+        self.assert_says("verdict=pass")
+        self.assert_says("break-before-make asked for by errata: executable leaves")
+        self.assert_code(qemu.FAIL)
+        self.assertIn("did not end the machine", self.result.reason)
+
+
+class Panics(Boot):
+    def panic(self, how):
+        self.boot(f"{QUICK} panic={how}")
+        self.assert_code(qemu.FAIL)
+        self.assertNotIn("TANGRAM END", self.text)
+        return self.text
+
+    def test_assertion(self):
+        text = self.panic("assert")
+        self.assertRegex(text, r"# PANIC on CPU 0 during planned panic: assertion failed: .*kernel/panic\.c:\d+")
+        self.assertRegex(text, r"#   \[<0x[0-9a-f]{16}>\] panic_on_purpose\+0x[0-9a-f]+/0x[0-9a-f]+\n")
+        self.assertIn("main_on_task_stack+", text)
+
+    def test_page_fault(self):
+        text = self.panic("fault")
+        self.assertIn("supervisor write to an absent page, at address 0xffffffff7ffff000", text)
+        self.assertIn("how 0xffffffff7ffff000 is mapped:", text)
+        self.assertRegex(text, r"level 4 entry 511: [0-9a-f]{16} table")
+        self.assertRegex(text, r"level [1-3] entry +\d+: 0{16} absent")
+        rip = re.search(r"  rip ([0-9a-f]{16})", text)
+        self.assertTrue(rip)
+        self.assertRegex(text, rf"backtrace:\n#   \[<0x{rip.group(1)}>\] \w+\+0x")
+
+    def test_stack_overflow(self):
+        text = self.panic("overflow")
+        self.assertIn("double fault (vector 8)", text)
+        self.assertIn("stack overflow: the task stack ran into its guard page", text)
+        self.assertRegex(text, r"guard page below area 0x[0-9a-f]{16}-0x[0-9a-f]{16}")
+        self.assertGreater(text.count("] overflow_on_purpose+"), 5)
+
+    def test_panic_inside_a_panic(self):
+        self.assertIn("# PANIC inside a panic: asked for inside a panic", self.panic("nested"))
+
+
+class Consoles(Boot):
+    def on_com2(self, console):
+        with tempfile.TemporaryDirectory(prefix="tangram-com2-") as folder:
+            path = os.path.join(folder, "com2")
+            self.boot(f"{QUICK} console={console}", extra=["-serial", f"file:{path}"])
+            with open(path, encoding="utf-8", errors="replace") as file:
+                return file.read()
+
+    def test_second_port(self):
+        for name in ("com2", "0x2f8,57600"):
+            with self.subTest(console=name):
+                self.assertIn("# TANGRAM END verdict=pass", self.on_com2(name))
+                self.assert_silent()
+
+    def test_none(self):
+        self.assertNotIn("TANGRAM", self.on_com2("none"))
+        self.assert_silent()
+
+    def test_bad_word_is_named(self):
+        self.boot(f"{QUICK} console=com9")
+        self.assert_says("# warning: command line: bad value in console=com9, com1 is used")
+        self.assert_code(qemu.PASS)
+
+    def test_missing_port_does_not_hang(self):
+        """No UART there: the run ends, unseen but for its exit status."""
+        self.boot(f"{QUICK} console=0x3e8")
+        self.assertNotEqual(self.result.code, qemu.TIMEOUT)
+        self.assert_silent()
+
+
+if __name__ == "__main__":
+    qemu.terminate_on_signals()
+    unittest.main()
