@@ -3,6 +3,8 @@
  * kernel/base/log.h and panic.h in a process: lines to standard output, written at once, so that what a test said is
  * there even if the next instruction ends the process.
  */
+#include "tests/host/log_host.h"
+
 #include <execinfo.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +15,7 @@
 #include "tests/test.h"
 
 u64 log_warnings;
+bool log_silent;
 
 static void put_line(const char *lead, const char *text)
 {
@@ -25,6 +28,8 @@ static void put_diagnostic(const char *lead, const char *fmt, va_list args)
 	char text[1024];
 	char *line = text;
 
+	if (log_silent)
+		return;
 	vsnprintf(text, sizeof(text), fmt, args);
 	for (char *c = text;; c++) {
 		bool end = !*c;

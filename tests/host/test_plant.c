@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Negative controls: each bug of mm/plant.h is planted, in a process of its own, under a workload that is clean without it;
+ * the check that is there for it must speak up.
+ */
+#include "mm/plant.h"
+
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kernel/base/fmt.h"
+#include "mm/directmap.h"
+#include "mm/buddy.h"
+#include "tests/fixture.h"
+#include "tests/host/arch_host.h"
+#include "tests/host/log_host.h"
+#include "tests/host/sim_tlb.h"
+#include "tests/host/store_log.h"
+#include "tests/test.h"
+
+#define BLOCK (2 * MIB)
+
+/* What a row looks for. */
+enum finder {
+	BY_FAULT,	/* a fault of the simulation, of one kind */
+	BY_CHECK,	/* pt_check() */
+};
+
+static const struct plant {
+	enum mm_plant plant;
+	const char *name;
+	enum finder finder;
+	enum host_fault kind;
+} plants[] = {
+	{ PLANT_NO_FLUSH, "flush_left_out", BY_FAULT, HOST_STALE },
+	{ PLANT_FREE_EARLY, "table_freed_before_the_flush", BY_FAULT, HOST_EARLY_REUSE },
+	{ PLANT_FLUSH_FIRST_ONLY, "only_the_first_page_flushed", BY_FAULT, HOST_STALE },
+	{ PLANT_PAT_NOT_MOVED, "pat_bit_not_moved", BY_FAULT, HOST_SIZE_RULE },
+	{ PLANT_BREAKS_OFF_BY_ONE, "break_count_off_by_one", BY_CHECK, 0 },
+	{ PLANT_SPLIT_BY_UNMAP, "split_by_way_of_absent", BY_FAULT, HOST_VIA_ABSENT },
+	{ PLANT_COLLAPSE_UNFLUSHED, "collapsed_before_the_flush", BY_FAULT, HOST_SIZE_RULE },
+};
+
+_Static_assert(ARRAY_SIZE(plants) == PLANTS - 1, "every planted bug has a row");
+
+/* What the process found. */
+struct findings {
+	bool finished;
+	u64 faults[HOST_FAULTS];
+	u64 check;
+	u64 wrong;	/* results that are not what was asked for */
+};
+
+static struct fixture_area area;
+static struct findings *found;
+
+static void prime_all(struct range va)
+{
+	for (u32 cpu = 0; cpu < host.nr_cpus; cpu++)
+		sim_prime(cpu, va, PAGE_SIZE);
+}
+
+static void look(struct range va)
+{
+	for (u64 at = va.start; at < va.end; at += PAGE_SIZE)
+		sim_probe(at);
+	sim_check(false);
+	found->check += pt_check(&kernel_space);
+}
+
+static void protect(struct range va, u64 set, u64 clear)
+{
+	prime_all(range_len(area.va, BLOCK));
+	found->wrong += fixture_change(PT_OP_PROTECT, va, 0, set, clear) != 0;
+	look(range(va.start - PAGE_SIZE, va.end + PAGE_SIZE));
+}
+
+/* Pages of a large leaf, one and several at a time, at its ends and inside, and back. */
+static void change_pages(void)
+{
+	static const struct { u32 first, n; } rows[] = { { 7, 1 }, { 1, 3 }, { 100, 20 }, { 508, 4 }, { 255, 2 } };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct range va = range_len(area.va + rows[i].first * PAGE_SIZE, rows[i].n * PAGE_SIZE);
+
+		protect(va, 0, PTE_W);
+		protect(va, PTE_W, 0);
+	}
+}
+
+/* Two batches: one has changed a whole block page by page, and not flushed it, when the other comes to collapse. */
+static void overtake(void)
+{
+	struct tlb_batch open;
+
+	tlb_batch_init(&open, &kernel_space);
+	for (unsigned i = 0; i < 2; i++) {
+		struct pt_change c = {
+			.op = PT_OP_PROTECT,
+			.va = range_len(area.va + i * (BLOCK / 2), BLOCK / 2),
+			.clear = PTE_W,
+		};
+
+		prime_all(range_len(area.va, BLOCK));
+		found->wrong += pt_change(&kernel_space, &c, &open) != 0;
+	}
+	/* Mapping flushes nothing, but looks for tables to collapse. */
+	found->wrong += fixture_change(PT_OP_MAP, range_len(area.va + 2 * BLOCK, PAGE_SIZE), fixture_nowhere(),
+				       fixture_attrs(), 0) != 0;
+	tlb_batch_finish(&open);
+	look(range_len(area.va, BLOCK));
+	protect(range_len(area.va, BLOCK), PTE_W, 0);
+}
+
+/* Pages of the direct map, out and back. */
+static void toggle_pages(void)
+{
+	struct page *page = alloc_pages(ORDER_2M, 0);
+	pfn_t pfn = page ? page_to_pfn(page) : 0;
+	struct range va = range_len(phys_to_va(phys(pfn << PAGE_SHIFT)), 64 * PAGE_SIZE);
+
+	found->wrong += !page;
+	for (unsigned i = 0; page && i < 8; i++) {
+		prime_all(va);
+		found->wrong += set_direct_map_invalid(pfn + 5 * i, 3) != 0;
+		look(va);
+		found->wrong += set_direct_map_default(pfn + 5 * i, 3) != 0;
+		look(va);
+	}
+	if (page)
+		free_pages(page, ORDER_2M);
+}
+
+static void workload(void)
+{
+	fixture_policy(PT_COLLAPSE_EAGER);
+	found->wrong += fixture_change(PT_OP_MAP, range_len(area.va, 2 * BLOCK), fixture_nowhere(), fixture_attrs() | PTE_PAT,
+				       0) != 0;
+	change_pages();
+	overtake();
+	toggle_pages();
+	/* And where the TLBs have 4K translations. */
+	fixture_policy(PT_COLLAPSE_OFF);
+	change_pages();
+	prime_all(range_len(area.va, 2 * BLOCK));
+	found->wrong += fixture_change(PT_OP_UNMAP, range_len(area.va, area.size), 0, 0, 0) != 0;
+	look(range_len(area.va, area.size));
+	store_log_check();
+}
+
+/* The same workload with one bug planted, in a process that takes it to its grave. */
+static bool run_planted(enum mm_plant plant)
+{
+	pid_t pid;
+	int status;
+
+	*found = (struct findings){ 0 };
+	pid = fork();
+	if (!pid) {
+		host.quiet = true;
+		pt_checks = false;	/* the simulation is to find it, not the code's own assertions */
+		log_silent = true;
+		mm_plant = plant;
+		workload();
+		for (unsigned i = 0; i < HOST_FAULTS; i++)
+			found->faults[i] = host.faults[i];
+		found->finished = true;
+		_exit(0);
+	}
+	return CHECK(pid > 0) && CHECK(waitpid(pid, &status, 0) == pid);
+}
+
+static bool begin(void)
+{
+	found = mmap(NULL, sizeof(*found), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return CHECK(found != MAP_FAILED) && fixture_area_get(&area, 3 * BLOCK, BLOCK);
+}
+
+static void end(void)
+{
+	fixture_area_put(&area);
+	munmap(found, sizeof(*found));
+}
+
+static unsigned count_plants(void)
+{
+	return ARRAY_SIZE(plants);
+}
+
+static void name_plant(unsigned row, char *buf, size_t size)
+{
+	fmt_print(buf, size, "%s", plants[row].name);
+}
+
+TEST_ROWS(plant, is_caught, "PT3 PT4 TL1 TL5", 0, count_plants, name_plant)
+{
+	const struct plant *p = &plants[test_row()];
+
+	if (begin() && run_planted(p->plant)) {
+		u64 n = p->finder == BY_CHECK ? found->check : found->faults[p->kind];
+
+		test_note("caught_by=%s times=%llu", p->finder == BY_CHECK ? "pt_check" : "simulation",
+			  (unsigned long long)n);
+		CHECK(found->finished);
+		CHECK(n > 0);
+	}
+	end();
+}
+
+/* Nothing planted: nothing found. */
+TEST_ID(plant, control_is_clean, "TL5")
+{
+	if (begin() && run_planted(PLANT_NONE)) {
+		CHECK(found->finished);
+		CHECK_EQ(found->check, 0);
+		CHECK_EQ(found->wrong, 0);
+		for (unsigned i = 0; i < HOST_FAULTS; i++)
+			CHECK_EQ(found->faults[i], 0);
+	}
+	end();
+}
