@@ -134,11 +134,14 @@ static int rights_plan(void *arg, struct pt_plan *plan)
 
 	r->plan = plan;
 	r->run = range(0, 0);
-	while (!rc && va < r->own.va.end) {
+	while (va < r->own.va.end) {
 		struct piece p;
 
+		/* A hole anywhere is what the caller hears of, whatever else is wrong. */
 		if (!next_piece(r, &va, &p))
 			return -EFAULT;
+		if (rc)
+			continue;
 		rc = check_piece(r, &p);
 		if (!rc)
 			rc = follow(r, &p);

@@ -12,7 +12,7 @@
  * Task context, no spinlock held, interrupts on. 0 or a negative errno; on error nothing has changed, in tables,
  * counters or the TLB. va must be 4 KiB-aligned; nr counts 4 KiB pages.
  *   -EINVAL  not aligned, nr is 0, wraps, not in the kernel half
- *   -EFAULT  part of the range is not mapped
+ *   -EFAULT  part of the range is not mapped (said before -EPERM, wherever the hole is)
  *   -EPERM   W^X or owner class. Also a frame that appears twice in one area, once writable, made executable there
  *   -ENOMEM  no frame for a table
  *   -EBUSY   (break-before-make) the leaf to split holds what the split itself runs on
