@@ -147,7 +147,7 @@ class Handover:
         self.text = text
         self.status = status
         self.lines = [line[len("handover: "):] for line in text.splitlines() if line.startswith("handover: ")]
-        self.faults = [line for line in self.lines if line.startswith(("FAULT", "handover: FAULT"))]
+        self.faults = [line for line in self.lines if line.startswith("FAULT ")]
         self.notes = [line[len("note="):] for line in self.lines if line.startswith("note=")]
         self.said = [line[len("tangram: "):] for line in text.splitlines() if line.startswith("tangram: ")]
         self.complete = bool(self.lines) and self.lines[-1] == "END faults=0"

@@ -76,12 +76,10 @@ static void __printf(1, 2) say(const char *fmt, ...)
 }
 
 /* Only the first are spelled out: a table that is wrong throughout would say so a million times. */
-#define check(cond, ...)                                       \
-	do {                                                   \
-		if (!(cond) && ++faults <= 20) {               \
-			put("handover: FAULT ");               \
-			say(__VA_ARGS__);                      \
-		}                                              \
+#define check(cond, ...)                               \
+	do {                                           \
+		if (!(cond) && ++faults <= 20)         \
+			say("FAULT " __VA_ARGS__);     \
 	} while (0)
 
 static u64 read_msr(u32 msr)
