@@ -5,12 +5,14 @@
  */
 #include "kernel/symbols.h"
 
+#include <elf.h>
+
 #include "kernel/base/errno.h"
-#include "kernel/elf.h"
+#include "kernel/base/string.h"
 #include "mm/arch.h"
 
 static struct {
-	const struct elf_symbol *table;
+	const Elf64_Sym *table;
 	u64 count;
 	const char *strings;
 	u64 strings_size;
@@ -21,40 +23,40 @@ static bool inside(u64 offset, u64 size, u64 file_size)
 	return offset <= file_size && size <= file_size - offset;
 }
 
-static const struct elf_section *section_headers(const u8 *file, u64 size, u64 *count)
+static const Elf64_Shdr *section_headers(const u8 *file, u64 size, u64 *count)
 {
-	const struct elf_header *header = (const void *)file;
+	const Elf64_Ehdr *header = (const void *)file;
 
-	if (size < sizeof(*header) || header->magic != ELF_MAGIC ||
-	    header->class != ELF_CLASS_64 || header->shentsize != sizeof(struct elf_section) ||
-	    header->shoff % 8 || !inside(header->shoff, (u64)header->shnum * sizeof(struct elf_section), size))
+	if (size < sizeof(*header) || memcmp(header->e_ident, ELFMAG, SELFMAG) ||
+	    header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_shentsize != sizeof(Elf64_Shdr) ||
+	    header->e_shoff % 8 || !inside(header->e_shoff, (u64)header->e_shnum * sizeof(Elf64_Shdr), size))
 		return NULL;
-	*count = header->shnum;
-	return (const void *)(file + header->shoff);
+	*count = header->e_shnum;
+	return (const void *)(file + header->e_shoff);
 }
 
 /* The symbol table's section, with its strings: -ENOENT if this is none. */
-static int use_section(const u8 *file, u64 size, const struct elf_section *sections, u64 count, const struct elf_section *s)
+static int use_section(const u8 *file, u64 size, const Elf64_Shdr *sections, u64 count, const Elf64_Shdr *s)
 {
-	const struct elf_section *strings = sections + s->link;
+	const Elf64_Shdr *strings = sections + s->sh_link;
 
-	if (s->type != ELF_SECTION_SYMTAB)
+	if (s->sh_type != SHT_SYMTAB)
 		return -ENOENT;
-	if (s->link >= count || s->offset % 8 || !inside(s->offset, s->size, size) ||
-	    !inside(strings->offset, strings->size, size) || !strings->size ||
-	    file[strings->offset + strings->size - 1] != 0)
+	if (s->sh_link >= count || s->sh_offset % 8 || !inside(s->sh_offset, s->sh_size, size) ||
+	    !inside(strings->sh_offset, strings->sh_size, size) || !strings->sh_size ||
+	    file[strings->sh_offset + strings->sh_size - 1] != 0)
 		return -ENOEXEC;
-	symbols.strings = (const char *)file + strings->offset;
-	symbols.strings_size = strings->size;
-	symbols.table = (const void *)(file + s->offset);
-	symbols.count = s->size / sizeof(struct elf_symbol);
+	symbols.strings = (const char *)file + strings->sh_offset;
+	symbols.strings_size = strings->sh_size;
+	symbols.table = (const void *)(file + s->sh_offset);
+	symbols.count = s->sh_size / sizeof(Elf64_Sym);
 	return 0;
 }
 
 int symbols_init(const struct boot_info *bi)
 {
 	const u8 *file = phys_to_virt(phys(bi->kernel_file));
-	const struct elf_section *sections;
+	const Elf64_Shdr *sections;
 	u64 count;
 
 	symbols.count = 0;
@@ -75,26 +77,26 @@ int symbols_init(const struct boot_info *bi)
 /* Labels of assembly have no size: they reach up to the next function. */
 bool symbol_find(u64 address, struct symbol *out)
 {
-	const struct elf_symbol *best = NULL;
+	const Elf64_Sym *best = NULL;
 	u64 next = UINT64_MAX;
 
 	for (u64 i = 0; i < symbols.count; i++) {
-		const struct elf_symbol *s = symbols.table + i;
-		unsigned type = s->info & 0xf;
+		const Elf64_Sym *s = symbols.table + i;
+		unsigned type = ELF64_ST_TYPE(s->st_info);
 
-		if ((type != ELF_SYMBOL_FUNC && type != ELF_SYMBOL_NOTYPE) || s->section == ELF_INDEX_UNDEFINED || s->section >= ELF_INDEX_RESERVED ||
-		    s->name >= symbols.strings_size)
+		if ((type != STT_FUNC && type != STT_NOTYPE) || s->st_shndx == SHN_UNDEF || s->st_shndx >= SHN_LORESERVE ||
+		    s->st_name >= symbols.strings_size)
 			continue;
-		if (s->value > address)
-			next = MIN(next, s->value);
-		else if (!best || s->value > best->value ||
-			 (s->value == best->value && s->size > best->size))
+		if (s->st_value > address)
+			next = MIN(next, s->st_value);
+		else if (!best || s->st_value > best->st_value ||
+			 (s->st_value == best->st_value && s->st_size > best->st_size))
 			best = s;
 	}
-	if (!best || (best->size && address >= best->value + best->size))
+	if (!best || (best->st_size && address >= best->st_value + best->st_size))
 		return false;
-	*out = (struct symbol){ symbols.strings + best->name, best->value, best->size };
+	*out = (struct symbol){ symbols.strings + best->st_name, best->st_value, best->st_size };
 	if (!out->size)
-		out->size = next == UINT64_MAX ? 0 : next - best->value;
+		out->size = next == UINT64_MAX ? 0 : next - best->st_value;
 	return out->size;
 }
