@@ -25,30 +25,42 @@
 
 struct node {
 	spinlock_t lock;
+	u32 filled;			/* bit o: the list of order o is not empty */
 	u32 head[ORDER_MAX + 1];
 	u64 nr[ORDER_MAX + 1];		/* blocks on the list */
 	u64 frames;
-	u64 allocs;			/* without those from stacks */
-	u64 frees;			/* without those to stacks */
+	u64 allocs;			/* blocks taken */
+	u64 frees;			/* blocks given back */
 	u64 fails;
 };
 
 static struct node node = { .head = { [0 ... ORDER_MAX] = PFN_NONE } };
 static u64 bad_frees;
 
-struct page_cache page_caches[MAX_CPUS];
+/* Of CPUs that have none: the first look says busy. */
+static struct page_cache no_cache = {
+	.stack = { [0 ... ORDER_MAX] = { .top = PAGE_STACK_BUSY } },
+};
+
+#define STACK_BASE(order)                                                                            \
+	((order) == 0 ? 0 :                                                                          \
+	 (i64)(PAGE_STACK0_ROOM + (MIN(order, PAGE_STACKED_ORDERS) - 1) * PAGE_STACK_ROOM))
+#define STACK_EMPTY(order) \
+	{ STACK_BASE(order), STACK_BASE(order), STACK_BASE((order) + 1), (order) ? PAGE_STACK_ROOM / 2 : 32 }
+
+static struct page_cache boot_cache = {
+	.stack = {
+		STACK_EMPTY(0), STACK_EMPTY(1), STACK_EMPTY(2), STACK_EMPTY(3), STACK_EMPTY(4),
+		STACK_EMPTY(5), STACK_EMPTY(6), STACK_EMPTY(7), STACK_EMPTY(8), STACK_EMPTY(9),
+		STACK_EMPTY(10), STACK_EMPTY(11), STACK_EMPTY(12), STACK_EMPTY(13), STACK_EMPTY(14),
+		STACK_EMPTY(15), STACK_EMPTY(16), STACK_EMPTY(17), STACK_EMPTY(18),
+	},
+};
+struct page_cache *page_caches[MAX_CPUS] = { [0] = &boot_cache, [1 ... MAX_CPUS - 1] = &no_cache };
 struct alloc_inject alloc_inject;
 
-/* Where each stack lies in a cache, and how many entries are moved at a time. */
-static const struct {
-	u16 base;
-	u16 limit;
-	u16 batch;
-} shapes[PAGE_STACKS] = {
-	{ 0, 120, 32 },
-	{ 120, 132, 6 }, { 132, 144, 6 }, { 144, 156, 6 }, { 156, 168, 6 }, { 168, 180, 6 },
-	{ 180, 192, 6 }, { 192, 204, 6 }, { 204, 216, 6 }, { 216, 228, 6 },
-};
+/* The difference between an allocated block's state and that of one on a stack, whatever the order. */
+#define STATE_CHANGE (PAGE_STATE_ALLOCATED(0) ^ PAGE_STATE_CACHED(0))
 
 /* ---- the node's lists; its lock is held ---- */
 
@@ -62,51 +74,62 @@ static inline void list_push(struct node *n, struct page *array, u32 pfn, unsign
 	if (first != PFN_NONE)
 		array[first].prev = pfn;
 	n->head[order] = pfn;
+	n->filled |= 1u << order;
 	n->nr[order]++;
+}
+
+/* Make `next` the first of a list. */
+static inline void list_set_head(struct node *n, struct page *array, u32 next, unsigned order)
+{
+	n->head[order] = next;
+	if (next == PFN_NONE)
+		n->filled &= ~(1u << order);
+	else
+		array[next].prev = PFN_NONE;
+	n->nr[order]--;
 }
 
 static inline void list_unlink(struct node *n, struct page *array, u32 pfn, unsigned order)
 {
 	u32 next = array[pfn].next, prev = array[pfn].prev;
 
-	if (prev == PFN_NONE)
-		n->head[order] = next;
-	else
-		array[prev].next = next;
+	if (prev == PFN_NONE) {
+		list_set_head(n, array, next, order);
+		return;
+	}
+	array[prev].next = next;
 	if (next != PFN_NONE)
 		array[next].prev = prev;
 	n->nr[order]--;
 }
 
 /*
- * Take up to `want` blocks of an order and write their frame numbers to slots. They leave the lists in state
+ * Take up to `want` blocks of an order and write their pages to slots. They leave the lists in state
  * PAGE_CACHED. A block of a higher order is used whole where that many are wanted, else its lower half is, and
  * so on. Blocks next to each other are written highest first: a stack hands them out in ascending order.
  */
-static unsigned node_take(struct node *n, unsigned order, u32 *slots, unsigned want)
+static unsigned node_take(struct node *n, unsigned order, struct page **slots, unsigned want)
 {
 	struct page *array = page_array;
+	u64 step = 1u << order;
 	unsigned got = 0;
 
-	while (got < want) {
-		unsigned o = order;
-		unsigned count;
-		u32 pfn;
+	while (got < want && n->filled >> order) {
+		unsigned o = order + (unsigned)__builtin_ctz(n->filled >> order);
+		u32 pfn = n->head[o];
+		struct page *page;
 
-		while (n->head[o] == PFN_NONE)
-			if (++o > ORDER_MAX)
-				return got;
-		pfn = n->head[o];
-		list_unlink(n, array, pfn, o);
+		list_set_head(n, array, array[pfn].next, o);
 		while (1u << (o - order) > want - got) {
 			o--;
 			list_push(n, array, pfn + (1u << o), o);
 		}
-		count = 1u << (o - order);
-		while (count--) {
-			slots[got] = pfn + (count << order);
-			array[slots[got++]].state = PAGE_STATE_CACHED(order);
-		}
+		page = array + pfn + (1u << o);
+		do {
+			page -= step;
+			page->state = PAGE_STATE_CACHED(order);
+			slots[got++] = page;
+		} while (page != array + pfn);
 	}
 	return got;
 }
@@ -118,8 +141,6 @@ static inline bool coalesce(struct node *n, struct page *array, u32 *pfn, unsign
 	if (array[buddy].state != page_state(PAGE_FREE, order, PAGE_BUDDY, 0))
 		return false;
 	list_unlink(n, array, buddy, order);
-	/* The buddy may become the inside of a block: no flag says that it heads one. */
-	array[buddy].state = page_state(PAGE_FREE, 0, 0, 0);
 	*pfn &= buddy;
 	return true;
 }
@@ -128,7 +149,6 @@ static void node_give(struct node *n, u32 pfn, unsigned order)
 {
 	struct page *array = page_array;
 
-	array[pfn].state = page_state(PAGE_FREE, 0, 0, 0);
 	while (order < SECTION_ORDER && coalesce(n, array, &pfn, order))
 		order++;
 	while (order >= SECTION_ORDER && order < ORDER_MAX && pfn_valid(pfn ^ 1u << order) &&
@@ -137,112 +157,99 @@ static void node_give(struct node *n, u32 pfn, unsigned order)
 	list_push(n, array, pfn, order);
 }
 
+/*
+ * Give back `count` blocks of an order. Such as lie one behind the other in slots and in memory, as they do when
+ * what was allocated together is freed together, go back as the large blocks they make up.
+ */
+static void node_give_all(struct node *n, unsigned order, struct page *const *slots, u64 count)
+{
+	struct page *const *end = slots + count;
+
+	while (slots < end) {
+		u32 pfn = (u32)page_to_pfn(*slots);
+		struct page *const *run = slots + 1;
+		unsigned o = order;
+
+		while (run < end && *run == run[-1] + (1u << order))
+			run++;
+		if (run - slots > 1) {
+			o += log2_floor((u64)(run - slots));
+			if (pfn)
+				o = MIN(o, (unsigned)__builtin_ctz(pfn));
+		}
+		node_give(n, pfn, o);
+		slots += 1u << (o - order);
+	}
+}
+
 /* ---- the stacks of a CPU ---- */
 
 static inline struct page_cache *this_cache(void)
 {
-	return &page_caches[arch_this_cpu()->id];
+	return page_caches[arch_this_cpu()->id];
 }
 
-/* Keep everybody else on this CPU out of a stack. Returns its top, or PAGE_STACK_BUSY: not to be had. */
-static inline i32 stack_enter(struct page_stack *s)
+/* From here on everybody else on this CPU stays out of a stack that was found not busy. */
+static inline void stack_enter(struct page_stack *s)
 {
-	i32 top = load_relaxed(&s->top);
-
 	store_relaxed(&s->top, PAGE_STACK_BUSY);
 	fence_signal();
-	return top;
 }
 
-static inline void stack_leave(struct page_stack *s, i32 top)
+static inline void stack_leave(struct page_stack *s, i64 top)
 {
 	fence_signal();
 	store_relaxed(&s->top, top);
 }
 
-/* The stack has been entered: give its `count` oldest entries to the node. Returns the new top. */
-static i32 stack_drain(struct page_cache *cache, unsigned order, i32 top, unsigned count)
+/* The stack has been entered: give its oldest entries, `count` at most, to the node. Returns the new top. */
+static i64 stack_drain(struct page_cache *cache, unsigned order, i64 top, u64 count)
 {
 	struct page_stack *s = &cache->stack[order];
-	u32 *slots = cache->slots + s->base;
-	unsigned have = (unsigned)top - s->base;
+	struct page **slots = cache->slots + s->base;
+	u64 have = (u64)(top - s->base);
 
 	count = MIN(count, have);
 	if (!count)
 		return top;
 	spin_lock(&node.lock);
-	for (unsigned i = 0; i < count; i++)
-		node_give(&node, slots[i], order);
+	node_give_all(&node, order, slots + have - count, count);
+	node.frees += count;
 	spin_unlock(&node.lock);
-	memmove(slots, slots + count, (have - count) * sizeof(slots[0]));
-	s->moved -= count;
-	return top - (i32)count;
+	return top - (i64)count;
 }
 
 /* The stack has been entered and is empty: fill it from the node. Returns the new top. */
-static __noinline i32 stack_fill(struct page_cache *cache, unsigned order)
+static i64 stack_fill(struct page_cache *cache, unsigned order)
 {
 	struct page_stack *s = &cache->stack[order];
 	unsigned got;
 
-	s->base = shapes[order].base;
-	s->limit = shapes[order].limit;
 	spin_lock(&node.lock);
-	got = node_take(&node, order, cache->slots + s->base, shapes[order].batch);
+	got = node_take(&node, order, cache->slots + s->base, (unsigned)s->batch);
+	node.allocs += got;
 	spin_unlock(&node.lock);
-	s->moved += got;
-	return (i32)(s->base + got);
-}
-
-static inline struct page *stack_alloc(unsigned order)
-{
-	struct page_cache *cache = this_cache();
-	struct page_stack *s = &cache->stack[order];
-	i32 top = stack_enter(s);
-	struct page *page = NULL;
-
-	if (unlikely(top == PAGE_STACK_BUSY))
-		return NULL;
-	if (unlikely(top <= (i32)s->base))
-		top = stack_fill(cache, order);
-	if (likely(top > (i32)s->base)) {
-		page = pfn_to_page(cache->slots[--top]);
-		page->state = PAGE_STATE_ALLOCATED(order);
-		s->allocs++;
-	}
-	stack_leave(s, top);
-	return page;
-}
-
-static inline bool stack_free(u32 pfn, unsigned order)
-{
-	struct page_cache *cache = this_cache();
-	struct page_stack *s = &cache->stack[order];
-	i32 top = stack_enter(s);
-
-	if (unlikely(top == PAGE_STACK_BUSY))
-		return false;
-	if (unlikely(top >= (i32)s->limit)) {
-		s->base = shapes[order].base;
-		s->limit = shapes[order].limit;
-		top = stack_drain(cache, order, MAX(top, (i32)s->base), shapes[order].batch);
-	}
-	pfn_to_page(pfn)->state = PAGE_STATE_CACHED(order);
-	cache->slots[top] = pfn;
-	stack_leave(s, top + 1);
-	return true;
+	return s->base + got;
 }
 
 /* Give all that a CPU's stacks hold to the node: on that CPU itself, or while it does not allocate. */
 static void cache_drain(struct page_cache *cache)
 {
-	for (unsigned order = 0; order < PAGE_STACKS; order++) {
+	for (unsigned order = 0; order < PAGE_STACKED_ORDERS; order++) {
 		struct page_stack *s = &cache->stack[order];
-		i32 top = stack_enter(s);
+		i64 top = load_relaxed(&s->top);
 
-		if (top != PAGE_STACK_BUSY)
-			stack_leave(s, stack_drain(cache, order, top, PAGE_CACHE_SLOTS));
+		if (top == PAGE_STACK_BUSY)
+			continue;
+		stack_enter(s);
+		stack_leave(s, stack_drain(cache, order, top, (u64)(s->limit - s->base)));
 	}
+}
+
+static void cache_reset(struct page_cache *cache)
+{
+	for (unsigned order = 0; order <= ORDER_MAX; order++)
+		cache->stack[order] = (struct page_stack)STACK_EMPTY(order);
 }
 
 /* ---- allocation ---- */
@@ -261,26 +268,22 @@ static bool injected(struct alloc_site *site)
 
 static struct page *node_alloc(unsigned order)
 {
-	unsigned got;
-	u32 pfn;
+	struct page *page = NULL;
 
 	spin_lock(&node.lock);
-	got = node_take(&node, order, &pfn, 1);
-	if (got) {
-		pfn_to_page(pfn)->state = PAGE_STATE_ALLOCATED(order);
+	if (node_take(&node, order, &page, 1)) {
+		page->state = PAGE_STATE_ALLOCATED(order);
 		node.allocs++;
 	}
 	spin_unlock(&node.lock);
-	return got ? pfn_to_page(pfn) : NULL;
+	return page;
 }
 
 /* Nothing found: perhaps what this CPU holds back makes a block of that order, or is it. */
-static __noinline struct page *alloc_last_resort(unsigned order)
+static struct page *alloc_last_resort(unsigned order)
 {
 	struct page *page;
 
-	if (order > ORDER_MAX)
-		return NULL;
 	cache_drain(this_cache());
 	page = node_alloc(order);
 	if (!page) {
@@ -291,20 +294,62 @@ static __noinline struct page *alloc_last_resort(unsigned order)
 	return page;
 }
 
-struct page *alloc_pages_slow(unsigned order, unsigned flags, struct alloc_site *site)
+/* The stack is empty or has no room at all, or this has interrupted its user. */
+static __noinline struct page *alloc_refill(unsigned order)
 {
+	struct page_cache *cache = this_cache();
+	struct page_stack *s = &cache->stack[order];
+	i64 top = load_relaxed(&s->top);
 	struct page *page = NULL;
 
-	if (unlikely(alloc_inject.armed) && injected(site))
-		return NULL;
-	if (likely(order < PAGE_STACKS))
-		page = stack_alloc(order);
-	else if (order <= ORDER_MAX)
+	if (unlikely(top == PAGE_STACK_BUSY) || unlikely(s->base == s->limit)) {
 		page = node_alloc(order);
-	if (unlikely(!page))
-		page = alloc_last_resort(order);
-	if (unlikely(flags & ALLOC_ZERO) && page)
+	} else {
+		stack_enter(s);
+		if (top == s->base)
+			top = stack_fill(cache, order);
+		if (top > s->base) {
+			page = cache->slots[--top];
+			page->state ^= STATE_CHANGE;
+		}
+		stack_leave(s, top);
+	}
+	return likely(page != NULL) ? page : alloc_last_resort(order);
+}
+
+/* All that is not the usual case: flags, injection, nonsense. */
+static __noinline struct page *alloc_general(unsigned order, unsigned flags, struct alloc_site *site)
+{
+	struct page *page;
+
+	if (alloc_inject.armed && injected(site))
+		return NULL;
+	if (order > ORDER_MAX)
+		return NULL;
+	page = alloc_refill(order);
+	if (page && flags & ALLOC_ZERO)
 		page_zero(page, order);
+	return page;
+}
+
+struct page *alloc_block(unsigned order, unsigned flags, struct alloc_site *site)
+{
+	struct page_cache *cache;
+	struct page_stack *s;
+	struct page *page;
+	i64 top;
+
+	if (unlikely(flags | alloc_inject.armed) || unlikely(order > ORDER_MAX))
+		return alloc_general(order, flags, site);
+	cache = this_cache();
+	s = &cache->stack[order];
+	top = load_relaxed(&s->top);
+	if (unlikely(top <= s->base))	/* PAGE_STACK_BUSY too */
+		return alloc_refill(order);
+	stack_enter(s);
+	page = cache->slots[--top];
+	page->state ^= STATE_CHANGE;
+	stack_leave(s, top);
 	return page;
 }
 
@@ -314,6 +359,18 @@ void page_zero(struct page *page, unsigned order)
 }
 
 /* ---- free ---- */
+
+/*
+ * The frame number that belongs to a pointer, or a number beyond all if it points between two struct pages or
+ * before the array: the rotation moves the bits that should be 0 to the top.
+ */
+static inline u64 page_index(const struct page *page)
+{
+	u64 offset = (u64)page - (u64)page_array;
+
+	_Static_assert(sizeof(struct page) == 32, "the rotation");
+	return offset >> 5 | offset << 59;
+}
 
 /* Why a frame is not to be freed; NULL: it is. */
 static const char *free_fault(const struct page *page, u64 pfn, unsigned order)
@@ -343,57 +400,99 @@ static __noinline void bad_free(u64 pfn, unsigned order, const char *why)
 }
 
 /*
- * A block of more than one frame, where page_set_class() was used on frames like these: make all of them PAGE_FREE
- * again. False, and nothing changed, if one of them is still mapped.
+ * A block where page_set_class() was used on more than the first frame: make all of them PAGE_FREE again. False, and
+ * nothing changed, if one of them is still mapped.
  */
-static __noinline bool reset_classes(u64 pfn, unsigned order)
+static bool reset_classes(struct page *page, unsigned order)
 {
 	u64 nr = 1u << order;
 
-	for (u64 i = 0; i < nr; i++)
-		if (pfn_to_page(pfn + i)->word >> 32)
+	for (u64 i = 1; i < nr; i++)
+		if (page[i].word >> 32)
 			return false;
-	for (u64 i = 0; i < nr; i++)
-		pfn_to_page(pfn + i)->class = PAGE_FREE;
-	/* Of a smaller block, the rest of the 2 MiB is somebody else's and may be marked too. */
-	for (u64 i = 0; order >= BLOCK_ORDER && i < nr >> BLOCK_ORDER; i++)
-		pfn_to_block(pfn)[i].classed = 0;
+	for (u64 i = 1; i < nr; i++)
+		page[i].class = PAGE_FREE;
 	return true;
 }
 
-static inline bool block_classed(u64 pfn, unsigned order)
+/* Put what has been found fit to be freed on this CPU's stack, or on the node's lists. */
+static __noinline void give(struct page *page, unsigned order)
 {
-	const struct block *block = pfn_to_block(pfn);
+	struct page_cache *cache = this_cache();
+	struct page_stack *s = &cache->stack[order];
+	i64 top = load_relaxed(&s->top);
 
-	for (unsigned i = 0; i < 1u << MAX(order, BLOCK_ORDER) >> BLOCK_ORDER; i++)
-		if (unlikely(block[i].classed))
-			return true;
-	return false;
-}
-
-void free_pages_slow(struct page *page, unsigned order)
-{
-	u64 pfn = page_index(page);
-	const char *why = NULL;
-
-	/* The usual case by one compare; free_fault() then only has to find out what is wrong. */
-	if (unlikely(pfn >= page_max_pfn || !pfn_valid(pfn) || order > ORDER_MAX ||
-		     page->word != PAGE_STATE_ALLOCATED(order)))
-		why = free_fault(page, pfn, order);
-	if (unlikely(why != NULL)) {
-		bad_free(pfn, order, why);
+	page->state = PAGE_STATE_CACHED(order);
+	if (likely(top != PAGE_STACK_BUSY) && likely(s->base != s->limit)) {
+		stack_enter(s);
+		if (top == s->limit)
+			top = stack_drain(cache, order, top, s->batch);
+		cache->slots[top] = page;
+		stack_leave(s, top + 1);
 		return;
 	}
-	if (order && unlikely(block_classed(pfn, order)) && !reset_classes(pfn, order)) {
-		bad_free(pfn, order, "part of it is still mapped");
-		return;
-	}
-	if (likely(order < PAGE_STACKS) && likely(stack_free((u32)pfn, order)))
-		return;
 	spin_lock(&node.lock);
-	node_give(&node, (u32)pfn, order);
+	node_give(&node, (u32)page_to_pfn(page), order);
 	node.frees++;
 	spin_unlock(&node.lock);
+}
+
+/* All that is not the usual case: classes to be reset, nonsense. */
+static __noinline void free_general(struct page *page, unsigned order)
+{
+	u64 pfn = page_index(page);
+	const char *why = free_fault(page, pfn, order);
+
+	if (!why && page->flags & PAGE_CLASSED && !reset_classes(page, order))
+		why = "part of it is still mapped";
+	if (why)
+		bad_free(pfn, order, why);
+	else
+		give(page, order);
+}
+
+void free_block(struct page *page, unsigned order)
+{
+	struct page_cache *cache;
+	struct page_stack *s;
+	i64 top;
+
+	if (unlikely(page_index(page) >= page_max_pfn) || unlikely(page->word != PAGE_STATE_ALLOCATED(order))) {
+		free_general(page, order);
+		return;
+	}
+	cache = this_cache();
+	s = &cache->stack[page->order];		/* one word less to keep over the call */
+	top = load_relaxed(&s->top);
+	if (unlikely((u64)top >= (u64)s->limit)) {	/* PAGE_STACK_BUSY too */
+		give(page, page->order);
+		return;
+	}
+	stack_enter(s);
+	page->state ^= STATE_CHANGE;
+	cache->slots[top] = page;
+	stack_leave(s, top + 1);
+}
+
+void free_page(struct page *page)
+{
+	struct page_cache *cache;
+	i64 top;
+
+	if (unlikely(page_index(page) >= page_max_pfn) || unlikely(page->word != PAGE_STATE_ALLOCATED(0))) {
+		free_general(page, 0);
+		return;
+	}
+	cache = this_cache();
+	top = load_relaxed(&cache->stack[0].top);
+	if (unlikely((u64)top >= PAGE_STACK0_ROOM)) {	/* PAGE_STACK_BUSY too */
+		give(page, 0);
+		return;
+	}
+	stack_enter(&cache->stack[0]);
+	page->state = PAGE_STATE_CACHED(0);
+	cache->slots[top] = page;
+	stack_leave(&cache->stack[0], top + 1);
 }
 
 /* ---- boot ---- */
@@ -444,17 +543,27 @@ void buddy_add(pfn_t pfn, u64 nr)
 			 (unsigned long long)refused, (unsigned long long)end);
 }
 
+void buddy_add_cpu(u32 cpu, struct page_cache *cache)
+{
+	assert(cpu < MAX_CPUS);
+	cache_reset(cache);
+	page_caches[cpu] = cache;
+}
+
 void buddy_reset(void)
 {
 	node = (struct node){ .head = { [0 ... ORDER_MAX] = PFN_NONE } };
 	bad_frees = 0;
-	memset(page_caches, 0, sizeof(page_caches));
+	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
+		if (page_caches[cpu] != &no_cache)
+			cache_reset(page_caches[cpu]);
 }
 
 void buddy_drain(void)
 {
 	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
-		cache_drain(&page_caches[cpu]);
+		if (page_caches[cpu] != &no_cache)
+			cache_drain(page_caches[cpu]);
 }
 
 /* ---- figures ---- */
@@ -462,13 +571,13 @@ void buddy_drain(void)
 /* Entries of a stack. Its CPU may be at work on it: then look again, but not for ever. */
 static u64 stack_entries(const struct page_stack *s)
 {
-	i32 top = load_relaxed(&s->top);
+	i64 top = load_relaxed(&s->top);
 
 	for (unsigned i = 0; top == PAGE_STACK_BUSY && i < BUSY_RETRIES; i++) {
 		arch_relax();
 		top = load_relaxed(&s->top);
 	}
-	return top > (i32)s->base ? (u64)top - s->base : 0;
+	return top > s->base ? (u64)(top - s->base) : 0;
 }
 
 void buddy_read_stats(struct buddy_stats *out)
@@ -485,15 +594,8 @@ void buddy_read_stats(struct buddy_stats *out)
 	}
 	spin_unlock(&node.lock);
 	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
-		for (unsigned order = 0; order < PAGE_STACKS; order++) {
-			const struct page_stack *s = &page_caches[cpu].stack[order];
-			u64 entries = stack_entries(s);
-
-			out->cached += entries << order;
-			out->allocs += s->allocs;
-			/* What is on it, and has not come from the node, came by a free. */
-			out->frees += entries + s->allocs - s->moved;
-		}
+		for (unsigned order = 0; order < PAGE_STACKED_ORDERS && page_caches[cpu] != &no_cache; order++)
+			out->cached += stack_entries(&page_caches[cpu]->stack[order]) << order;
 	out->free += out->cached;
 }
 

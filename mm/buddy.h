@@ -60,10 +60,8 @@ static inline struct page *alloc_pages_at(unsigned order, unsigned flags, struct
  */
 static inline void free_pages(struct page *page, unsigned order);
 
-static inline void free_page(struct page *page)
-{
-	free_pages(page, 0);
-}
+/* The same for one frame. */
+void free_page(struct page *page);
 
 /*
  * Boot: hand nr frames from pfn on to the allocator. Coalesces with what is free beside them. Frames without a
@@ -71,7 +69,14 @@ static inline void free_page(struct page *page)
  */
 void buddy_add(pfn_t pfn, u64 nr);
 
-/* Forget everything (hosted benchmarks and tests, before the first buddy_add). */
+/*
+ * Give a CPU stacks of its own, in memory of the caller's that stays. CPU 0 has its own from the start; another one
+ * works without them until then, and pays for the node's lock each time.
+ */
+struct page_cache;
+void buddy_add_cpu(u32 cpu, struct page_cache *cache);
+
+/* Forget all frames (hosted benchmarks and tests, before the first buddy_add). */
 void buddy_reset(void);
 
 /* Give all that is on the stacks of CPUs back to the node, where it coalesces. Quiescent points only (no CPU allocates meanwhile). */
@@ -82,8 +87,8 @@ struct buddy_stats {
 	u64 free;			/* free now, those on the stacks of CPUs included */
 	u64 cached;			/* of these: on the stacks of CPUs */
 	u64 blocks[ORDER_MAX + 1];	/* free blocks by order, without those on stacks */
-	u64 allocs;			/* that succeeded */
-	u64 frees;
+	u64 allocs;			/* blocks that left the node's lists, to a stack or to a caller */
+	u64 frees;			/* blocks that came back to them */
 	u64 fails;			/* nothing of that order (injected failures are not counted) */
 	u64 bad_frees;
 };
@@ -104,7 +109,7 @@ struct alloc_inject {
 	u64 calls;
 	u64 failed;
 };
-extern struct alloc_inject alloc_inject;
+extern struct alloc_inject alloc_inject __hidden;
 
 /* Registered sites, between these two. */
 extern struct alloc_site *const __start_alloc_sites[];
@@ -112,95 +117,66 @@ extern struct alloc_site *const __stop_alloc_sites[];
 
 /*
  * What follows is private to the allocator: the fast path of order 0, in sight of the compiler because a pair of
- * alloc and free is to stay below 50 instructions.
+ * alloc and free is to cost about 50 instructions.
  */
-#define PAGE_STACKS 10u		/* orders 0..9 */
-#define PAGE_STACK_BUSY (-1)
-#define PAGE_CACHE_SLOTS 228u
+#define PAGE_STACKED_ORDERS 10u	/* orders 0..9 have stacks */
+#define PAGE_STACK0_ROOM 128u	/* entries of the stack of order 0, which has slots 0..127 */
+#define PAGE_STACK_ROOM 16u	/* of each of the others */
+#define PAGE_STACK_BUSY (-1ll)
 
-/* One order's stack of one CPU: slots base .. top of the CPU's cache are in use. All zero: not set up yet. */
+/*
+ * One order's stack of one CPU: slots `base` to below `top` of the CPU's cache are in use, up to `limit`. Orders
+ * without a stack have one without room, so that the usual paths need not tell.
+ */
 struct page_stack {
-	i32 top;	/* or PAGE_STACK_BUSY */
-	u16 base;	/* order 0: 0 */
-	u16 limit;	/* top when it is full */
-	u64 allocs;	/* taken from it by allocations */
-	u64 moved;	/* came from the node minus went back there */
+	i64 top;	/* or PAGE_STACK_BUSY */
+	i64 base;
+	i64 limit;
+	u64 batch;	/* entries that are moved to or from the node at a time: a power of two */
 };
 
 struct page_cache {
-	struct page_stack stack[PAGE_STACKS];	/* by order */
-	u32 slots[PAGE_CACHE_SLOTS];		/* frame numbers */
+	struct page_stack stack[ORDER_MAX + 1];	/* by order */
+	struct page *slots[PAGE_STACK0_ROOM + (PAGE_STACKED_ORDERS - 1) * PAGE_STACK_ROOM];
 } __aligned(64);
 
-extern struct page_cache page_caches[MAX_CPUS];
+/* By CPU. One that buddy_add_cpu() was not called for has one whose stacks are busy for ever. */
+extern struct page_cache *page_caches[MAX_CPUS] __hidden;
 
 #define PAGE_STATE_ALLOCATED(order) page_state(PAGE_KERNEL, order, PAGE_HEAD, 0)
 #define PAGE_STATE_CACHED(order) page_state(PAGE_FREE, order, PAGE_CACHED, 0)
 
-struct page *alloc_pages_slow(unsigned order, unsigned flags, struct alloc_site *site);
-void free_pages_slow(struct page *page, unsigned order);
+struct page *alloc_block(unsigned order, unsigned flags, struct alloc_site *site);
+void free_block(struct page *page, unsigned order);
 void page_zero(struct page *page, unsigned order);
-
-/*
- * The frame number that belongs to a pointer, or a number beyond all if it points between two struct pages or
- * before the array: the rotation moves the bits that should be 0 to the top.
- */
-static inline u64 page_index(const struct page *page)
-{
-	u64 offset = (u64)page - (u64)page_array;
-
-	_Static_assert(sizeof(struct page) == 32, "the rotation");
-	return offset >> 5 | offset << 59;
-}
 
 static inline struct page *page_cache_take(void)
 {
-	struct page_cache *cache = &page_caches[arch_this_cpu()->id];
-	struct page_stack *stack = &cache->stack[0];
-	i32 top = load_relaxed(&stack->top) - 1;
+	struct page_cache *cache = page_caches[arch_this_cpu()->id];
+	/* Unsigned, so that the compiler leaves it at one subtraction and a look at the sign. */
+	u64 top = (u64)load_relaxed(&cache->stack[0].top) - 1;
 	struct page *page;
 
-	if (unlikely(top < 0))
+	if (unlikely((i64)top < 0))	/* empty, or PAGE_STACK_BUSY */
 		return NULL;
-	store_relaxed(&stack->top, PAGE_STACK_BUSY);
+	store_relaxed(&cache->stack[0].top, PAGE_STACK_BUSY);
 	fence_signal();
-	page = pfn_to_page(cache->slots[top]);
+	page = cache->slots[top];
 	page->state = PAGE_STATE_ALLOCATED(0);
-	stack->allocs++;
 	fence_signal();
-	store_relaxed(&stack->top, top);
+	store_relaxed(&cache->stack[0].top, (i64)top);
 	return page;
-}
-
-static inline bool page_cache_give(struct page *page)
-{
-	u64 pfn = page_index(page);
-	struct page_cache *cache;
-	struct page_stack *stack;
-	i32 top;
-
-	if (unlikely(pfn >= page_max_pfn) || unlikely(page->word != PAGE_STATE_ALLOCATED(0)))
-		return false;
-	cache = &page_caches[arch_this_cpu()->id];
-	stack = &cache->stack[0];
-	top = load_relaxed(&stack->top);
-	if (unlikely((u32)top >= stack->limit))
-		return false;
-	store_relaxed(&stack->top, PAGE_STACK_BUSY);
-	fence_signal();
-	page->state = PAGE_STATE_CACHED(0);
-	cache->slots[top] = (u32)pfn;
-	fence_signal();
-	store_relaxed(&stack->top, top + 1);
-	return true;
 }
 
 static inline struct page *alloc_pages_at(unsigned order, unsigned flags, struct alloc_site *site)
 {
-	struct page *page = likely(!(order | alloc_inject.armed)) ? page_cache_take() : NULL;
+	struct page *page;
 
+	if (unlikely(order | alloc_inject.armed))
+		return alloc_block(order, flags, site);
+	page = page_cache_take();
 	if (unlikely(!page))
-		return alloc_pages_slow(order, flags, site);
+		return alloc_block(0, flags, site);
 	if (flags & ALLOC_ZERO)
 		page_zero(page, 0);
 	return page;
@@ -208,8 +184,10 @@ static inline struct page *alloc_pages_at(unsigned order, unsigned flags, struct
 
 static inline void free_pages(struct page *page, unsigned order)
 {
-	if (unlikely(order != 0) || unlikely(!page_cache_give(page)))
-		free_pages_slow(page, order);
+	if (order)
+		free_block(page, order);
+	else
+		free_page(page);
 }
 
 #endif

@@ -58,16 +58,41 @@ void page_sections_reset(void)
 	page_max_pfn = 0;
 }
 
+/* The first frame of the allocation that a frame lies in, if that is not the frame itself. */
+static struct page *allocation_of(pfn_t pfn)
+{
+	for (unsigned order = 1; order < 64 && pfn >> order; order++) {
+		struct page *head = pfn_to_page(pfn & ~((1ull << order) - 1));
+
+		if (!pfn_valid(page_to_pfn(head)))
+			return NULL;
+		if (head->flags & PAGE_HEAD)
+			return head->order >= order ? head : NULL;
+	}
+	return NULL;
+}
+
 /*
- * What a frame inside a block shows is not looked at when the block is allocated or freed; that
- * somebody changed it is noted by 2 MiB, so that free_pages() knows where it has to look after all. The mark comes
- * first, in case a free of another part of the same 2 MiB comes in between: it never clears it for a part.
+ * The allocator does not look at the frames inside a block. That somebody has changed their class is noted in
+ * the first one's flags, so that free_pages() knows when it has to look after all.
  */
 void page_set_class(pfn_t pfn, u64 nr, enum page_class class)
 {
-	if (nr != 1 || !(pfn_to_page(pfn)->flags & PAGE_HEAD))
-		for (pfn_t at = pfn; at < pfn + nr; at = (at | ((1u << BLOCK_ORDER) - 1)) + 1)
-			store_relaxed(&pfn_to_block(at)->classed, 1);
-	for (pfn_t at = pfn; at < pfn + nr; at++)
-		store_relaxed(&pfn_to_page(at)->class, (u8)class);
+	pfn_t noted = 0;	/* frames below this one: nothing more to note */
+
+	for (pfn_t at = pfn; at < pfn + nr; at++) {
+		struct page *page = pfn_to_page(at);
+
+		/* What is not the allocator's yet is inside nothing. */
+		if (at >= noted && !(page->flags & PAGE_HEAD) && page->class != PAGE_RESERVED &&
+		    page->class != PAGE_BOOT) {
+			struct page *head = allocation_of(at);
+
+			if (head) {
+				head->flags |= PAGE_CLASSED;
+				noted = page_to_pfn(head) + (1ull << head->order);
+			}
+		}
+		store_relaxed(&page->class, (u8)class);
+	}
 }

@@ -20,6 +20,9 @@
 #include "kernel/base/types.h"
 #include "mm/arch.h"
 
+/* Never looked up in another program's tables: position-independent hosted builds reach it directly too. */
+#define __hidden __attribute__((visibility("hidden")))
+
 enum page_class {
 	PAGE_RESERVED = 0,	/* RAM the kernel may not use, or no frame at all */
 	PAGE_FREE,		/* in the page allocator */
@@ -49,6 +52,7 @@ const char *page_class_name(enum page_class class);
 #define PAGE_PINNED 0x08	/* flags, table: never collapsed and never freed */
 #define PAGE_QUARANTINE 0x10	/* flags: a CPU that may still translate to it is dead; never used again */
 #define PAGE_HEAD 0x20		/* flags: first frame of an allocation; `order` says how long it is */
+#define PAGE_CLASSED 0x40	/* flags, with PAGE_HEAD: page_set_class() was used on other frames of it */
 
 #define PFN_NONE UINT32_MAX	/* end of a list by frame number */
 
@@ -99,7 +103,7 @@ struct block {
 	u16 audit_exec;		/* scratch of a running audit: frames found executable */
 	u32 plan_2m;		/* scratch of a plan: number of the plan that splits this block's direct-map leaf */
 	u32 plan_1g;		/* the same for the gigabyte that this block is the first of */
-	u8 classed;		/* page_set_class() was used on frames that head no allocation of one frame */
+	u32 reserved;
 };
 
 /* Class, order, flags and node as the word struct page has them in. */
@@ -108,10 +112,10 @@ static inline u32 page_state(enum page_class class, unsigned order, unsigned fla
 	return (u32)class | order << 8 | flags << 16 | node << 24;
 }
 
-extern struct page *page_array;
-extern struct block *block_array;
+extern struct page *page_array __hidden;
+extern struct block *block_array __hidden;
 /* One past the highest frame number that has a struct page. */
-extern pfn_t page_max_pfn;
+extern pfn_t page_max_pfn __hidden;
 
 #define BLOCK_ORDER 9u
 
