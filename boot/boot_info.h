@@ -4,8 +4,11 @@
  *
  * The loader enters the kernel's ELF entry point in 64-bit mode with: RDI = direct-map address of
  * struct boot_info, interrupts off, CR3 = the boot root, RSP undefined (the kernel has a first stack
- * of its own in .bss), direction flag clear, UEFI boot services gone. Every physical address in here
- * lies in memory of an EFI loader type: it stays untouched until the kernel gives it back.
+ * of its own in .bss), direction flag clear, UEFI boot services gone. CR0.WP is set, EFER.NXE when the CPU has NX;
+ * CR4.PGE, PCIDE and CET are clear. The GDT and the IDT are still the firmware's, and not mapped any more: no
+ * segment register may be loaded before LGDT. What the loader itself put together (this structure, mem, modules,
+ * kernel_file, efi_memory_attributes, the segments) lies in memory of an EFI loader type: it stays untouched until
+ * the kernel gives it back. rsdp and efi_* point to where the firmware has them.
  *
  * The boot root maps, all supervisor:
  *   - every range of the memory map that is RAM (any usable, ACPI or runtime type), rounded out to
@@ -59,7 +62,11 @@ enum boot_mem_type {
 	BOOT_MEM_UNACCEPTED = 15,
 };
 
-/* One range of the memory map, sorted by start, none overlapping; neighbours of one kind are merged. */
+/*
+ * One range of the memory map, sorted by start, none overlapping; neighbours of one kind are merged. A frame that
+ * the firmware lists twice has the type that allows less; a type that the specification does not know is
+ * RESERVED; what lies beyond the 64 TiB of the direct map is left out.
+ */
 struct boot_mem {
 	u64 start;	/* physical, 4 KiB-aligned */
 	u64 end;	/* first byte behind it */
@@ -68,7 +75,10 @@ struct boot_mem {
 	u64 attributes;	/* EFI_MEMORY_* of the descriptor */
 };
 
-/* One loaded segment of the kernel image. */
+/*
+ * One loaded segment of the kernel image, in the order of their addresses, which is also that of their frames: the
+ * image is one piece of physical memory. Behind `used` come INT3 (PF_X) or zeroes.
+ */
 struct boot_segment {
 	u64 va;		/* linked address, 2 MiB-aligned */
 	u64 pa;		/* where it was placed, 2 MiB-aligned */
@@ -88,8 +98,9 @@ struct boot_framebuffer {
 	u32 format;	/* 0 RGBX, 1 BGRX (8 bits each); anything else is not used */
 };
 
+/* In the order of their names (bytes); the names are plain ASCII. */
 struct boot_module {
-	u64 pa;
+	u64 pa;		/* page-aligned; a page even if size is 0 */
 	u64 size;	/* bytes */
 	char name[64];	/* file name without its folder, NUL-terminated */
 };
