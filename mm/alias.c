@@ -76,24 +76,30 @@ static void count(u16 *n, int by, u64 *total)
 	*total += (u64)(i64)by;
 }
 
+static void count_in_block(struct page *page, u64 nr, struct block *block, int writable, int executable)
+{
+	for (struct page *end = page + nr; page < end; page++) {
+		u16 before = page->exec_aliases;
+
+		count(&page->writable_aliases, writable, &alias_total_writable);
+		if (!executable)
+			continue;
+		count(&page->exec_aliases, executable, &alias_total_executable);
+		if (!before != !page->exec_aliases)
+			block->exec_frames = (u16)(block->exec_frames + (before ? -1 : 1));
+	}
+}
+
 void alias_count(pfn_t pfn, u64 nr, int writable, int executable)
 {
 	assert_held(&kernel_space.lock);
 	if (!writable && !executable)
 		return;
-	for (u64 i = 0; i < nr; i++) {
-		struct page *page = pfn_to_page(pfn + i);
-		u16 before;
+	for (u64 i = 0; i < nr;) {
+		u64 behind = MIN(align_up(pfn + i + 1, BIT(BLOCK_ORDER)) - pfn, nr);
 
-		if (!pfn_valid(pfn + i))
-			continue;
-		before = page->exec_aliases;
-		count(&page->writable_aliases, writable, &alias_total_writable);
-		count(&page->exec_aliases, executable, &alias_total_executable);
-		if (!before != !page->exec_aliases) {
-			struct block *block = pfn_to_block(pfn + i);
-
-			block->exec_frames = (u16)(block->exec_frames + (before ? -1 : 1));
-		}
+		if (pfn_valid(pfn + i))
+			count_in_block(pfn_to_page(pfn + i), behind - i, pfn_to_block(pfn + i), writable, executable);
+		i = behind;
 	}
 }

@@ -5,32 +5,75 @@
 #include "kernel/base/errno.h"
 #include "mm/alias.h"
 
-/* Frames of these classes are not in the direct map: not ours, or not memory. */
-static bool class_is_foreign(enum page_class class)
-{
-	return class == PAGE_RESERVED || class == PAGE_DEVICE || class == PAGE_RUNTIME;
-}
+/* What a class means to the direct map. */
+#define CLASS_FOREIGN 0x1u	/* not in it: not ours, or not memory */
+#define CLASS_NEEDED 0x2u	/* reached through it by the kernel at any moment: never taken out */
+#define CLASS_SEALED 0x4u	/* read-only in it */
 
-/* Frames of these classes are reached through the direct map by the kernel at any moment. */
-static bool class_is_needed(enum page_class class)
-{
-	return class == PAGE_TABLE || class == PAGE_MEMMAP || class == PAGE_SLAB || class == PAGE_KERNEL_TEXT ||
-	       class == PAGE_KERNEL_RODATA || class == PAGE_KERNEL_DATA || class == PAGE_BOOT;
-}
+static const u8 class_traits[PAGE_CLASSES] = {
+	[PAGE_RESERVED] = CLASS_FOREIGN,
+	[PAGE_DEVICE] = CLASS_FOREIGN,
+	[PAGE_RUNTIME] = CLASS_FOREIGN,
+	[PAGE_TABLE] = CLASS_NEEDED,
+	[PAGE_MEMMAP] = CLASS_NEEDED,
+	[PAGE_SLAB] = CLASS_NEEDED,
+	[PAGE_BOOT] = CLASS_NEEDED,
+	[PAGE_KERNEL_TEXT] = CLASS_NEEDED | CLASS_SEALED,
+	[PAGE_KERNEL_RODATA] = CLASS_NEEDED | CLASS_SEALED,
+	[PAGE_KERNEL_DATA] = CLASS_NEEDED,
+};
 
 /* Read-only in the direct map: frames that are executable elsewhere, and the image's constants. */
 static bool frame_is_sealed(pfn_t pfn)
 {
 	const struct page *page = pfn_to_page(pfn);
 
-	if (page->class == PAGE_KERNEL_TEXT || page->class == PAGE_KERNEL_RODATA)
+	if (class_traits[page->class] & CLASS_SEALED)
 		return true;
 	return pfn_to_block(pfn)->exec_frames && page->class != PAGE_TABLE && page->exec_aliases;
 }
 
 bool directmap_has(pfn_t pfn)
 {
-	return pfn_valid(pfn) && !class_is_foreign(load_relaxed(&pfn_to_page(pfn)->class));
+	return pfn_valid(pfn) && !(class_traits[load_relaxed(&pfn_to_page(pfn)->class)] & CLASS_FOREIGN);
+}
+
+/* The traits of all frames of the range, ORed, and whether any may be executable: one look per frame. */
+static unsigned traits_of(pfn_t pfn, u64 nr, bool *executable)
+{
+	unsigned traits = 0;
+	pfn_t end = pfn + nr;
+
+	*executable = false;
+	while (pfn < end) {
+		pfn_t behind = MIN(align_up(pfn + 1, BIT(BLOCK_ORDER)), end);
+		const struct page *page = pfn_to_page(pfn);
+		const struct page *last = pfn_to_page(behind);
+
+		if (!pfn_valid(pfn))
+			return CLASS_FOREIGN;
+		*executable |= pfn_to_block(pfn)->exec_frames != 0;
+		for (; page < last; page++)
+			traits |= class_traits[page->class];
+		pfn = behind;
+	}
+	return traits;
+}
+
+u64 directmap_span(pfn_t pfn, u64 nr, bool *has)
+{
+	bool executable;
+	u64 n = 1;
+
+	/* Nearly always the answer for all of them. */
+	if (!(traits_of(pfn, nr, &executable) & CLASS_FOREIGN)) {
+		*has = true;
+		return nr;
+	}
+	*has = directmap_has(pfn);
+	while (n < nr && directmap_has(pfn + n) == *has)
+		n++;
+	return n;
 }
 
 static struct range direct_va(pfn_t pfn, u64 nr)
@@ -91,19 +134,19 @@ struct toggle {
 	pfn_t pfn;
 	u64 nr;
 	bool valid;
+	bool may_be_sealed;	/* found by check_frames(): some frame comes back read-only, perhaps */
 };
 
-static int check_frames(const struct toggle *t)
+static int check_frames(struct toggle *t)
 {
-	for (u64 i = 0; i < t->nr; i++) {
-		enum page_class class;
+	bool executable;
+	unsigned traits = traits_of(t->pfn, t->nr, &executable);
 
-		if (!directmap_has(t->pfn + i))
-			return -ERANGE;
-		class = pfn_to_page(t->pfn + i)->class;
-		if (!t->valid && class_is_needed(class))
-			return -EPERM;
-	}
+	if (traits & CLASS_FOREIGN)
+		return -ERANGE;
+	if (!t->valid && traits & CLASS_NEEDED)
+		return -EPERM;
+	t->may_be_sealed = executable || traits & CLASS_SEALED;
 	return 0;
 }
 
@@ -112,7 +155,9 @@ static u64 sealed_run(const struct toggle *t, u64 i, bool *sealed)
 {
 	u64 n = 1;
 
-	*sealed = frame_is_sealed(t->pfn + i);
+	*sealed = t->may_be_sealed && frame_is_sealed(t->pfn + i);
+	if (!t->may_be_sealed)
+		return t->nr - i;
 	while (i + n < t->nr && frame_is_sealed(t->pfn + i + n) == *sealed)
 		n++;
 	return n;
@@ -169,7 +214,7 @@ static int default_plan(const struct toggle *t, struct pt_plan *plan)
 
 static int toggle_plan(void *arg, struct pt_plan *plan)
 {
-	const struct toggle *t = arg;
+	struct toggle *t = arg;
 	struct pt_change c = { .op = PT_OP_UNMAP, .va = direct_va(t->pfn, t->nr) };
 	int rc = check_frames(t);
 
@@ -199,7 +244,7 @@ static void toggle_apply(void *arg, struct pt_pool *pool, struct tlb_batch *batc
 int set_direct_map_batch(pfn_t pfn, u64 nr, bool valid, struct tlb_batch *batch)
 {
 	static const struct pt_protocol protocol = { toggle_plan, toggle_apply };
-	struct toggle t = { pfn, nr, valid };
+	struct toggle t = { pfn, nr, valid, false };
 
 	if (!nr || pfn + nr < pfn)
 		return -EINVAL;

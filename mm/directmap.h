@@ -21,6 +21,8 @@
 
 /* Whether the frame is one that the direct map holds (mapped at the moment or not). Any context. */
 bool directmap_has(pfn_t pfn);
+/* How many of nr frames from pfn on answer as the first one does, and what that is. Any context. */
+u64 directmap_span(pfn_t pfn, u64 nr, bool *has);
 
 /*
  * Map [start, end) of physical memory that the kernel may use, in the largest leaves that fit and do not span two

@@ -45,14 +45,28 @@ struct piece {
 	u64 after;	/* and after the request */
 };
 
+/* Entries of a 4K table that carry on what the slot at va begins: the address behind the last of them. */
+static u64 run_end(const pte_t *slot, u64 va, u64 limit)
+{
+	u64 want = slot->raw & ~PTE_AD;
+
+	do {
+		va += PAGE_SIZE;
+		slot++;
+		want += PAGE_SIZE;
+	} while (va < limit && !is_aligned((u64)slot, PAGE_SIZE) && (load_relaxed(&slot->raw) & ~PTE_AD) == want);
+	return va;
+}
+
 static bool next_piece(const struct request *r, u64 *va, struct piece *out)
 {
 	struct pt_slot s = pt_walk(&kernel_space, *va, PT_4K);
 	u64 base = align_down(*va, pt_span(s.level));
-	u64 end = MIN(pt_next(*va, s.level), r->own.va.end);
+	u64 end;
 
 	if (!pte_is_leaf(s.value, s.level))
 		return false;
+	end = s.level == PT_4K ? run_end(s.pte, *va, r->own.va.end) : MIN(pt_next(*va, s.level), r->own.va.end);
 	out->va = *va;
 	out->pfn = (pte_leaf_pa(s.value, s.level).raw + (*va - base)) >> PAGE_SHIFT;
 	out->nr = (end - *va) >> PAGE_SHIFT;
@@ -109,17 +123,20 @@ static int follow(struct request *r, const struct piece *p)
 
 	if (!r->follows || r->direct)
 		return 0;
-	for (u64 i = 0; i < p->nr && !rc; i++) {
-		u64 pa = (p->pfn + i) << PAGE_SHIFT;
+	for (u64 i = 0, n; i < p->nr && !rc; i += n) {
+		struct range pa = range_len((p->pfn + i) << PAGE_SHIFT, 0);
+		bool has;
 
-		if (!directmap_has(p->pfn + i))
+		n = directmap_span(p->pfn + i, p->nr - i, &has);
+		if (!has)
 			continue;
-		if (!range_empty(r->run) && r->run.end == pa) {
-			r->run.end += PAGE_SIZE;
+		pa.end += n << PAGE_SHIFT;
+		if (!range_empty(r->run) && r->run.end == pa.start) {
+			r->run.end = pa.end;
 			continue;
 		}
 		rc = flush_run(r);
-		r->run = range_len(pa, PAGE_SIZE);
+		r->run = pa;
 	}
 	return rc;
 }
