@@ -52,11 +52,11 @@ ROWS = [
     Row("bbm", append="lab=off bbm=on"),
 
     # Ends of a run.
-    Row("end-reboot", append="lab=off suite=buddy end=reboot"),
-    Row("end-poweroff", append="lab=off suite=buddy end=poweroff"),
-    Row("end-halt", append="lab=off suite=buddy end=halt"),
+    Row("end-reboot", append="lab=off suite=fmt end=reboot"),
+    Row("end-poweroff", append="lab=off suite=fmt end=poweroff"),
+    Row("end-halt", append="lab=off suite=fmt end=halt"),
 
     # Instructions are counted: two runs are the same run.
-    Row("icount", icount=True, append="lab=off suite=buddy kaslr=off"),
-    Row("icount-again", icount=True, append="lab=off suite=buddy kaslr=off", same_as="icount"),
+    Row("icount", icount=True, append="lab=off suite=pgtable,tlb_batch kaslr=off"),
+    Row("icount-again", icount=True, append="lab=off suite=pgtable,tlb_batch kaslr=off", same_as="icount"),
 ]
