@@ -200,7 +200,7 @@ static void summary_states(void)
 		line_number(&line, 14, rows[i].value(&after));
 		line_write(&line);
 	}
-	log_info(" ");
+	log_info("%s", "");
 }
 
 /* Frames in free blocks of at least this order, per mille of the free ones. */
@@ -237,14 +237,14 @@ static void summary_buddy(void)
 	line_number(&line, 14, buddy_before.free);
 	line_number(&line, 14, now.free);
 	line_write(&line);
-	log_info(" ");
+	log_info("%s", "");
 }
 
 static void summary(void)
 {
-	log_info(" ");
+	log_info("%s", "");
 	log_info("==== SUMMARY ====");
-	log_info(" ");
+	log_info("%s", "");
 	summary_states();
 	summary_buddy();
 	lab_summary();

@@ -67,7 +67,7 @@ struct ground {
 
 static u64 ground_va(const struct ground *g, unsigned page)
 {
-	return (u64)page_to_virt(g->pages + page);
+	return phys_to_va(page_to_phys(g->pages + page));
 }
 
 static void ground_open(struct ground *g)

@@ -126,6 +126,7 @@ u32 select_kth(u32 *v, u32 n, u32 k)
 struct cost cost_of(struct samples *s, const struct tlb_stats *before, const struct tlb_stats *after)
 {
 	struct cost c = { .nr = s->nr };
+	u64 sum = 0;
 
 	c.flushes = after->nr_tlb_local_flush_all - before->nr_tlb_local_flush_all + after->nr_tlb_local_flush_one -
 		    before->nr_tlb_local_flush_one;
@@ -137,7 +138,9 @@ struct cost cost_of(struct samples *s, const struct tlb_stats *before, const str
 	for (u32 i = 0; i < s->nr; i++) {
 		c.min = MIN(c.min, s->ticks[i]);
 		c.max = MAX(c.max, s->ticks[i]);
+		sum += s->ticks[i];
 	}
+	c.mean = (u32)(sum / s->nr);
 	c.median = select_kth(s->ticks, s->nr, s->nr / 2);
 	return c;
 }
@@ -149,6 +152,6 @@ void cost_write(const char *op, const char *more, const struct cost *c)
 			 (unsigned long long)c->flushes, (unsigned long long)c->ipis, (unsigned long long)c->pages);
 		return;
 	}
-	log_info("cost op=%s %s n=%u %s=%u min=%u max=%u flushes=%llu", op, more, c->nr, measure_unit(), c->median,
-		 c->min, c->max, (unsigned long long)c->flushes);
+	log_info("cost op=%s %s n=%u %s=%u min=%u max=%u flushes=%llu mean=%u", op, more, c->nr, measure_unit(),
+		 c->median, c->min, c->max, (unsigned long long)c->flushes, c->mean);
 }

@@ -23,6 +23,7 @@ struct samples {
 struct cost {
 	u32 nr;			/* samples */
 	u32 median, min, max;	/* ticks; median: of an even number, the upper one of the two in the middle */
+	u32 mean;		/* rounded down: what is rare and dear shows here, not in the median */
 	/* Besides, what INVLPG and CR3 writes count as one: of all samples together. */
 	u64 flushes;		/* invalidations by this CPU: single pages and full ones */
 	u64 ipis;		/* shootdowns sent */
@@ -47,7 +48,7 @@ u32 select_kth(u32 *values, u32 n, u32 k);
 /* Median, least and greatest; `before` and `after` surround the samples. Reorders them. No sample: all zero. */
 struct cost cost_of(struct samples *s, const struct tlb_stats *before, const struct tlb_stats *after);
 
-/* `# cost op=… <more> n=… insns=… min=… max=… flushes=… …`; more: further words, policy=… first. */
+/* `# cost op=… <more> n=… insns=… min=… max=… flushes=… mean=…`; more: further words, policy=… first. */
 void cost_write(const char *op, const char *more, const struct cost *cost);
 
 #endif

@@ -27,6 +27,10 @@
 #define M_ALIAS_W 0x4u
 #define M_ALIAS_X 0x8u
 
+/* What the pages hold: words that are written in front, behind them RET instructions. */
+#define RET 0xc3
+#define CALLABLE 64u
+
 static u8 model[WINDOW_PAGES];
 
 static struct {
@@ -70,9 +74,11 @@ static int do_op(enum op op, u32 first, u32 nr, struct tlb_batch *batch)
 				rights_of[op], batch);
 }
 
-/* What one frame has to say to a request: 0, or the error. */
+/* What one frame has to say to a request: 0, or the error. Without NX nothing counts as executable, or all does. */
 static int model_allows(enum op op, u8 m)
 {
+	if (!window.nx && (op == OP_DIRECT_X || op == OP_DIRECT_ROX || op == OP_ALIAS_X))
+		return op == OP_ALIAS_X || m & M_DIRECT ? 0 : -EFAULT;
 	switch (op) {
 	case OP_DIRECT_RO:
 	case OP_DIRECT_NX:
@@ -103,12 +109,15 @@ static u8 follow(u8 m, bool writable)
 
 static u8 model_apply(enum op op, u8 m)
 {
+	u8 x = window.nx ? M_ALIAS_X : 0;
+
 	switch (op) {
 	case OP_INVALID:
 		return (u8)(m & ~(M_DIRECT | M_DIRECT_W));
 	case OP_DEFAULT:
 		return follow(m | M_DIRECT, !(m & M_ALIAS_X));
 	case OP_DIRECT_RO:
+	case OP_DIRECT_ROX:
 		return (u8)(m & ~M_DIRECT_W);
 	case OP_DIRECT_RW:
 		return (u8)(m | M_DIRECT_W);
@@ -117,23 +126,27 @@ static u8 model_apply(enum op op, u8 m)
 	case OP_ALIAS_RW:
 		return follow((u8)(m | M_ALIAS_W), true);
 	case OP_ALIAS_X:
-		return (u8)(m | M_ALIAS_X);
+		return (u8)(m | x);
 	case OP_ALIAS_NX:
 		return (u8)(m & ~M_ALIAS_X);
 	case OP_ALIAS_ROX:
-		return follow((u8)((m & ~M_ALIAS_W) | M_ALIAS_X), false);
+		return follow((u8)((m & ~M_ALIAS_W) | x), false);
 	default:
 		return m;
 	}
 }
 
-/* Whether the answer is the right one; if it is 0, the model follows. The first frame that objects decides. */
+/* Whether the answer is the right one; if it is 0, the model follows. A hole in the range is said first. */
 static bool model_agrees(enum op op, u32 first, u32 nr, int rc)
 {
 	int want = 0;
 
-	for (u32 i = first; i < first + nr && !want; i++)
-		want = model_allows(op, model[i]);
+	for (u32 i = first; i < first + nr && want != -EFAULT; i++) {
+		int answer = model_allows(op, model[i]);
+
+		if (answer)
+			want = answer;
+	}
 	if (!CHECK_EQ(rc, want)) {
 		test_note("op=%d first=%u nr=%u", op, first, nr);
 		return false;
@@ -188,7 +201,18 @@ static u32 expected(bool present, bool allowed, u32 kind)
 	return (present ? PF_PRESENT : 0) | kind;
 }
 
-/* What the CPU really does: the content survives, so a call finds its RET. */
+/*
+ * An address in the page that has not been called lately. TCG (seen in QEMU 7.2) finds translated code by its address
+ * without looking at the TLB again, and of a 2M leaf that is invalidated it drops the code of one page only.
+ */
+static u64 callable(u64 page)
+{
+	static u32 calls;
+
+	return page + CALLABLE + calls++ % (PAGE_SIZE - CALLABLE);
+}
+
+/* What the CPU really does. */
 static bool compare_access(u32 i)
 {
 	u64 direct = window.direct + i * PAGE_SIZE, alias = window.alias + i * PAGE_SIZE;
@@ -202,8 +226,8 @@ static bool compare_access(u32 i)
 	     CHECK_EQ(trial_read(alias + 8), TRIAL_OK) &&
 	     CHECK_EQ(trial_write(alias + 16), expected(true, m & M_ALIAS_W, PF_WRITE));
 	if (ok && window.nx)
-		ok = CHECK_EQ(trial_call(alias), expected(true, m & M_ALIAS_X, PF_FETCH)) &&
-		     CHECK_EQ(trial_call(direct), expected(m & M_DIRECT, false, PF_FETCH));
+		ok = CHECK_EQ(trial_call(callable(alias)), expected(true, m & M_ALIAS_X, PF_FETCH)) &&
+		     CHECK_EQ(trial_call(callable(direct)), expected(m & M_DIRECT, false, PF_FETCH));
 	if (!ok)
 		test_note("frame=%u model=%#x", i, m);
 	return ok;
@@ -243,7 +267,7 @@ static bool window_open(void)
 		page_set_class(window.pfn, WINDOW_PAGES, PAGE_EXECMEM);
 		for (u32 i = 0; i < WINDOW_PAGES; i++) {
 			list[i] = window.pages + i;
-			*(u64 *)(window.direct + i * PAGE_SIZE) = 0xc3;		/* RET */
+			memset((void *)(window.direct + i * PAGE_SIZE), RET, PAGE_SIZE);
 		}
 		alias = vmap(list, WINDOW_PAGES, 0);
 		if (!alias)
@@ -337,7 +361,7 @@ TEST_ID(random, changes_agree_with_a_flat_model, "PT2 PT4 PT5 PT6")
 	CHECK(compare_all());
 	test_note("operations=%u carried_out=%llu refused=%llu", n, (unsigned long long)answers[0],
 		  (unsigned long long)answers[1]);
-	CHECK(answers[0] > total / 2 && answers[1] > total / 20);
+	CHECK(answers[0] > total / 2 && answers[1] > (window.nx ? total / 20 : 0));
 	window_close();
 	pt_set_policy(&kernel_space, PT_COLLAPSE_EAGER);
 	pt_settle(&kernel_space);
@@ -374,6 +398,8 @@ TEST_ID(random, edges_of_a_change_are_exact, "PT2 PT3")
 				ok = compare_walk(i) && compare_access(i);
 			for (u32 i = end - 1; ok && i != end + 1; i++)
 				ok = compare_walk(i) && compare_access(i);
+			if (!ok)
+				test_note("first=%u nr=%u op=%d", first, rows[r].nr, (int)op);
 		}
 	CHECK(ok && compare_all());
 	window_close();
