@@ -7,63 +7,19 @@
  */
 #include "boot/elf_load.h"
 
+#include <elf.h>
+
 #include "kernel/base/bits.h"
 #include "kernel/base/errno.h"
 #include "kernel/base/fmt.h"
 #include "kernel/base/string.h"
 
-#define EI_CLASS 4
-#define EI_DATA 5
-#define EI_VERSION 6
-#define ELFCLASS64 2
-#define ELFDATA2LSB 1
-#define EV_CURRENT 1
-#define ET_EXEC 2
-#define EM_X86_64 62
-
-#define PT_LOAD 1u
-#define PT_DYNAMIC 2u
-#define PT_INTERP 3u
-#define PT_GNU_PROPERTY 0x6474e553u
-
-#define NT_GNU_PROPERTY_TYPE_0 5u
-#define GNU_PROPERTY_X86_ISA_1_NEEDED 0xc0008002u
-#define X86_ISA_1_BASELINE 1u
+#define X86_ISA_1_BASELINE 1u	/* of GNU_PROPERTY_X86_ISA_1_NEEDED: what every 64-bit CPU has */
 
 #define INT3 0xcc
 
 /* Far above what any kernel has, and small enough that checking each against each other costs nothing. */
 #define PHNUM_MAX 64u
-
-struct elf_header {
-	u8 ident[16];
-	u16 type;
-	u16 machine;
-	u32 version;
-	u64 entry;
-	u64 phoff;
-	u64 shoff;
-	u32 flags;
-	u16 ehsize;
-	u16 phentsize;
-	u16 phnum;
-	u16 shentsize;
-	u16 shnum;
-	u16 shstrndx;
-};
-_Static_assert(sizeof(struct elf_header) == 64, "ELF64 header");
-
-struct elf_program_header {
-	u32 type;
-	u32 flags;
-	u64 offset;
-	u64 vaddr;
-	u64 paddr;
-	u64 filesz;
-	u64 memsz;
-	u64 align;
-};
-_Static_assert(sizeof(struct elf_program_header) == 56, "ELF64 program header");
 
 /* The file and where complaints go: what every check needs. */
 struct elf_check {
@@ -87,53 +43,51 @@ static void read_at(const struct elf_check *c, u64 offset, void *out, size_t len
 	memcpy(out, c->file + offset, len);
 }
 
-static int check_ident(struct elf_check *c, struct elf_header *h)
+static int check_ident(struct elf_check *c, Elf64_Ehdr *h)
 {
-	static const u8 magic[4] = { 0x7f, 'E', 'L', 'F' };
-
 	if (c->size == 0)
 		return refuse(c, "is empty");
-	if (memcmp(c->file, magic, MIN(c->size, sizeof(magic))) != 0)
+	if (memcmp(c->file, ELFMAG, MIN(c->size, (u64)SELFMAG)) != 0)
 		return refuse(c, "is not an ELF file");
 	if (c->size < sizeof(*h))
 		return refuse(c, "is truncated: %lu bytes, the ELF header alone has %zu", c->size,
 			      sizeof(*h));
 	read_at(c, 0, h, sizeof(*h));
-	if (h->ident[EI_CLASS] != ELFCLASS64)
-		return refuse(c, "is not ELF64: class %u, not %u", h->ident[EI_CLASS], ELFCLASS64);
-	if (h->ident[EI_DATA] != ELFDATA2LSB)
-		return refuse(c, "is not little-endian: data encoding %u, not %u", h->ident[EI_DATA], ELFDATA2LSB);
-	if (h->ident[EI_VERSION] != EV_CURRENT || h->version != EV_CURRENT)
-		return refuse(c, "has an unknown ELF version: %u and %u, not %u", h->ident[EI_VERSION],
-			      h->version, EV_CURRENT);
-	if (h->machine != EM_X86_64)
-		return refuse(c, "is for the wrong machine: number %u, not %u (x86-64)", h->machine, EM_X86_64);
-	if (h->type != ET_EXEC)
+	if (h->e_ident[EI_CLASS] != ELFCLASS64)
+		return refuse(c, "is not ELF64: class %u, not %u", h->e_ident[EI_CLASS], ELFCLASS64);
+	if (h->e_ident[EI_DATA] != ELFDATA2LSB)
+		return refuse(c, "is not little-endian: data encoding %u, not %u", h->e_ident[EI_DATA], ELFDATA2LSB);
+	if (h->e_ident[EI_VERSION] != EV_CURRENT || h->e_version != EV_CURRENT)
+		return refuse(c, "has an unknown ELF version: %u and %u, not %u", h->e_ident[EI_VERSION],
+			      h->e_version, EV_CURRENT);
+	if (h->e_machine != EM_X86_64)
+		return refuse(c, "is for the wrong machine: number %u, not %u (x86-64)", h->e_machine, EM_X86_64);
+	if (h->e_type != ET_EXEC)
 		return refuse(c, "is not an executable with fixed addresses: ELF type %u, not %u (ET_EXEC)",
-			      h->type, ET_EXEC);
+			      h->e_type, ET_EXEC);
 	return 0;
 }
 
-static int check_tables(struct elf_check *c, const struct elf_header *h)
+static int check_tables(struct elf_check *c, const Elf64_Ehdr *h)
 {
 	u64 len;
 
-	if (h->phnum == 0)
+	if (h->e_phnum == 0)
 		return refuse(c, "has no program headers");
-	if (h->phentsize != sizeof(struct elf_program_header))
-		return refuse(c, "has program headers of %u bytes, not %zu", h->phentsize,
-			      sizeof(struct elf_program_header));
-	if (h->phnum > PHNUM_MAX)
-		return refuse(c, "has too many program headers: %u, at most %u are allowed", h->phnum, PHNUM_MAX);
-	len = (u64)h->phnum * h->phentsize;
-	if (!in_file(c, h->phoff, len))
+	if (h->e_phentsize != sizeof(Elf64_Phdr))
+		return refuse(c, "has program headers of %u bytes, not %zu", h->e_phentsize,
+			      sizeof(Elf64_Phdr));
+	if (h->e_phnum > PHNUM_MAX)
+		return refuse(c, "has too many program headers: %u, at most %u are allowed", h->e_phnum, PHNUM_MAX);
+	len = (u64)h->e_phnum * h->e_phentsize;
+	if (!in_file(c, h->e_phoff, len))
 		return refuse(c, "is truncated: program headers at 0x%lx, %lu bytes, in a file of %lu",
-			      h->phoff, len, c->size);
+			      h->e_phoff, len, c->size);
 	/* Sections are for the kernel's symbols only; but linkers put them last, so this shows a cut tail. */
-	len = (u64)h->shnum * h->shentsize;
-	if (h->shoff && !in_file(c, h->shoff, len))
+	len = (u64)h->e_shnum * h->e_shentsize;
+	if (h->e_shoff && !in_file(c, h->e_shoff, len))
 		return refuse(c, "is truncated: section headers at 0x%lx, %lu bytes, in a file of %lu",
-			      h->shoff, len, c->size);
+			      h->e_shoff, len, c->size);
 	return 0;
 }
 
@@ -165,90 +119,90 @@ static int check_isa_property(struct elf_check *c, const u8 *desc, u64 len)
 	return 0;
 }
 
-static int check_property_note(struct elf_check *c, const struct elf_program_header *p)
+static int check_property_note(struct elf_check *c, const Elf64_Phdr *p)
 {
 	u32 name_len, desc_len, type;
 	const u8 *note;
 
-	if (!in_file(c, p->offset, p->filesz) || p->filesz < 16)
+	if (!in_file(c, p->p_offset, p->p_filesz) || p->p_filesz < 16)
 		return refuse(c, "is truncated: property note at 0x%lx, %lu bytes, in a file of %lu",
-			      p->offset, p->filesz, c->size);
-	note = c->file + p->offset;
+			      p->p_offset, p->p_filesz, c->size);
+	note = c->file + p->p_offset;
 	memcpy(&name_len, note, 4);
 	memcpy(&desc_len, note + 4, 4);
 	memcpy(&type, note + 8, 4);
 	if (name_len != 4 || type != NT_GNU_PROPERTY_TYPE_0)
 		return 0;
-	if (desc_len > p->filesz - 16)
+	if (desc_len > p->p_filesz - 16)
 		return refuse(c, "has a damaged property note");
 	return check_isa_property(c, note + 16, desc_len);
 }
 
-static int check_segment(struct elf_check *c, unsigned nr, const struct elf_program_header *p)
+static int check_segment(struct elf_check *c, unsigned nr, const Elf64_Phdr *p)
 {
-	u64 va = p->vaddr;
+	u64 va = p->p_vaddr;
 	u64 room;
 
-	if (p->vaddr < KERNEL_BASE)
+	if (p->p_vaddr < KERNEL_BASE)
 		return refuse(c, "segment %u at 0x%lx lies outside the image's range: below 0x%lx", nr, va,
 			      (u64)KERNEL_BASE);
-	if (!is_aligned(p->vaddr, ELF_SEGMENT_ALIGN))
+	if (!is_aligned(p->p_vaddr, ELF_SEGMENT_ALIGN))
 		return refuse(c, "segment %u at 0x%lx is not aligned to 2 MiB", nr, va);
 	/* Up to the last block of the address space, which stays free: its end would not be a number. */
-	room = 0 - p->vaddr - ELF_SEGMENT_ALIGN;
-	if (p->memsz > room)
+	room = 0 - p->p_vaddr - ELF_SEGMENT_ALIGN;
+	if (p->p_memsz > room)
 		return refuse(c, "segment %u at 0x%lx lies outside the image's range: 0x%lx bytes, 0x%lx have room",
-			      nr, va, p->memsz, room);
-	if (p->filesz > p->memsz)
+			      nr, va, p->p_memsz, room);
+	if (p->p_filesz > p->p_memsz)
 		return refuse(c, "segment %u at 0x%lx has 0x%lx bytes in the file, but 0x%lx in memory", nr, va,
-			      p->filesz, p->memsz);
-	if (!in_file(c, p->offset, p->filesz))
+			      p->p_filesz, p->p_memsz);
+	if (!in_file(c, p->p_offset, p->p_filesz))
 		return refuse(c, "is truncated: segment %u at offset 0x%lx, 0x%lx bytes, in a file of 0x%lx", nr,
-			      p->offset, p->filesz, c->size);
-	if ((p->flags & ELF_PF_W) && (p->flags & ELF_PF_X))
+			      p->p_offset, p->p_filesz, c->size);
+	if ((p->p_flags & ELF_PF_W) && (p->p_flags & ELF_PF_X))
 		return refuse(c, "segment %u at 0x%lx is writable and executable", nr, va);
 	return 0;
 }
 
 /* Insert by address; whatever shares a 2 MiB block overlaps. */
-static int add_segment(struct elf_check *c, struct elf_image *out, unsigned nr, const struct elf_program_header *p)
+static int add_segment(struct elf_check *c, struct elf_image *out, unsigned nr, const Elf64_Phdr *p)
 {
-	u64 end = p->vaddr + align_up(p->memsz, ELF_SEGMENT_ALIGN);
+	u64 end = p->p_vaddr + align_up(p->p_memsz, ELF_SEGMENT_ALIGN);
 	u32 at = out->count;
 
 	for (u32 i = 0; i < out->count; i++) {
 		const struct elf_segment *s = &out->segments[i];
 
-		if (p->vaddr < s->va + align_up(s->memsz, ELF_SEGMENT_ALIGN) && s->va < end)
+		if (p->p_vaddr < s->va + align_up(s->memsz, ELF_SEGMENT_ALIGN) && s->va < end)
 			return refuse(c, "segment %u at 0x%lx overlaps the one at 0x%lx (in blocks of 2 MiB)", nr,
-				      p->vaddr, s->va);
+				      p->p_vaddr, s->va);
 	}
 	if (out->count == BOOT_SEGMENTS_MAX)
 		return refuse(c, "has too many segments: at most %u can be loaded", BOOT_SEGMENTS_MAX);
-	while (at > 0 && out->segments[at - 1].va > p->vaddr) {
+	while (at > 0 && out->segments[at - 1].va > p->p_vaddr) {
 		out->segments[at] = out->segments[at - 1];
 		at--;
 	}
 	out->segments[at] = (struct elf_segment){
-		.va = p->vaddr,
-		.offset = p->offset,
-		.filesz = p->filesz,
-		.memsz = p->memsz,
-		.flags = p->flags & (ELF_PF_R | ELF_PF_W | ELF_PF_X),
+		.va = p->p_vaddr,
+		.offset = p->p_offset,
+		.filesz = p->p_filesz,
+		.memsz = p->p_memsz,
+		.flags = p->p_flags & (ELF_PF_R | ELF_PF_W | ELF_PF_X),
 	};
 	out->count++;
-	out->size += end - p->vaddr;
+	out->size += end - p->p_vaddr;
 	return 0;
 }
 
 static int check_program_header(struct elf_check *c, struct elf_image *out, unsigned nr,
-				const struct elf_program_header *p)
+				const Elf64_Phdr *p)
 {
 	int rc;
 
-	switch (p->type) {
+	switch (p->p_type) {
 	case PT_LOAD:
-		if (p->memsz == 0 && p->filesz == 0)
+		if (p->p_memsz == 0 && p->p_filesz == 0)
 			return 0;
 		rc = check_segment(c, nr, p);
 		return rc ? rc : add_segment(c, out, nr, p);
@@ -280,7 +234,7 @@ static int check_entry(struct elf_check *c, const struct elf_image *out)
 int elf_check(const void *file, u64 size, struct elf_image *out, char *why, size_t why_size)
 {
 	struct elf_check c = { file, size, why, why_size };
-	struct elf_header h;
+	Elf64_Ehdr h;
 	int rc;
 
 	memset(out, 0, sizeof(*out));
@@ -290,17 +244,17 @@ int elf_check(const void *file, u64 size, struct elf_image *out, char *why, size
 	rc = check_tables(&c, &h);
 	if (rc)
 		return rc;
-	for (unsigned i = 0; i < h.phnum; i++) {
-		struct elf_program_header p;
+	for (unsigned i = 0; i < h.e_phnum; i++) {
+		Elf64_Phdr p;
 
-		read_at(&c, h.phoff + (u64)i * sizeof(p), &p, sizeof(p));
+		read_at(&c, h.e_phoff + (u64)i * sizeof(p), &p, sizeof(p));
 		rc = check_program_header(&c, out, i, &p);
 		if (rc)
 			return rc;
 	}
 	if (out->count == 0)
 		return refuse(&c, "has no segment to load");
-	out->entry = h.entry;
+	out->entry = h.e_entry;
 	return check_entry(&c, out);
 }
 
