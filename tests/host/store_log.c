@@ -147,19 +147,25 @@ static bool table_full(const pte_t *table)
 	return true;
 }
 
-/* The 512 stores before this one, those to the slot itself aside, have written each entry of the child once. */
-static bool filled_just_now(const pte_t *slot, const pte_t *child)
+/*
+ * The 512 stores before this one, those to the slot itself aside, have written each entry of the child once, and the one
+ * before them was not the child's. (A user's leaf may change while the child is filled: then it is filled again.)
+ */
+static bool filled_just_now(const pte_t *slot, const pte_t *child, bool once)
 {
 	u64 done[PT_ENTRIES / 64] = { 0 };
 	unsigned found = 0;
 
-	for (u64 s = seq; s && s + STORE_LOG_SIZE > seq && found < PT_ENTRIES; s--) {
+	for (u64 s = seq; s && s + STORE_LOG_SIZE > seq; s--) {
 		const struct store_record *r = &records[s % STORE_LOG_SIZE];
 		u64 i = (u64)(r->slot - child);
+		bool of_child = r->slot >= child && i < PT_ENTRIES;
 
+		if (found == PT_ENTRIES)
+			return !once || !of_child;
 		if (r->slot == slot)
 			continue;
-		if (r->slot < child || i >= PT_ENTRIES || done[i / 64] >> (i % 64) & 1)
+		if (!of_child || done[i / 64] >> (i % 64) & 1)
 			return false;
 		done[i / 64] |= 1ull << (i % 64);
 		found++;
@@ -187,7 +193,7 @@ static void leaf_to_table(const pte_t *slot, pte_t old, pte_t new, unsigned leve
 
 	if (!same_mapping(old, child, level, 0))
 		FAULT(HOST_SIZE_RULE, "the new table does not map what the leaf did");
-	if (!filled_just_now(slot, child))
+	if (!filled_just_now(slot, child, is_kernel(va)))
 		FAULT(HOST_SPLIT_RULE, "the child was not filled by the 512 stores before");
 	if (is_kernel(va))
 		splits[level]++;

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The stores themselves (SPEC PT3): how many a change takes, in what order a split makes them; and that the rules which the
+ * log checks at every store of every test would catch what breaks them.
+ */
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kernel/base/fmt.h"
+#include "mm/buddy.h"
+#include "tests/fixture.h"
+#include "tests/host/arch_host.h"
+#include "tests/host/log_host.h"
+#include "tests/host/sim_tlb.h"
+#include "tests/host/store_log.h"
+#include "tests/test.h"
+
+#define BLOCK (2 * MIB)
+
+static bool map_nowhere(struct fixture_area *a, u64 size)
+{
+	return fixture_area_get(a, size, size) &&
+	       CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a->va, size), fixture_nowhere(), fixture_attrs() | PTE_PAT, 0), 0);
+}
+
+/* A whole leaf is one store, whatever its size. */
+TEST_ID(store_log, whole_leaf_is_one_store, "PT2 PT3")
+{
+	for (unsigned level = PT_4K; level <= arch_mm.max_leaf; level++) {
+		struct fixture_area a;
+		u64 before;
+
+		if (map_nowhere(&a, pt_span(level))) {
+			before = store_log_seq();
+			CHECK_EQ(fixture_change(PT_OP_PROTECT, range_len(a.va, a.size), 0, 0, PTE_W), 0);
+			CHECK_EQ(store_log_seq() - before, 1);
+			CHECK_EQ(store_log_at(before + 1)->level, level);
+			CHECK_EQ(store_log_at(before + 1)->va, a.va);
+		}
+		fixture_area_put(&a);
+	}
+}
+
+/* 512 stores into the child, in order, one into the parent, and then the one that was asked for. */
+TEST_ID(store_log, split_is_512_stores_and_one, "PT3")
+{
+	enum pt_collapse_policy policy = fixture_policy(PT_COLLAPSE_OFF);
+
+	for (unsigned level = PT_2M; level <= arch_mm.max_leaf; level++) {
+		struct fixture_area a;
+		unsigned wrong = 0;
+		u64 before;
+
+		if (map_nowhere(&a, pt_span(level))) {
+			u64 piece = pt_span(level - 1);
+
+			before = store_log_seq();
+			CHECK_EQ(fixture_change(PT_OP_PROTECT, range_len(a.va + 3 * piece, piece), 0, 0, PTE_W), 0);
+			CHECK_EQ(store_log_seq() - before, PT_ENTRIES + 2);
+			for (unsigned i = 0; i < PT_ENTRIES; i++) {
+				const struct store_record *s = store_log_at(before + 1 + i);
+
+				wrong += s->level != level - 1 || s->va != a.va + i * piece;
+			}
+			CHECK_EQ(wrong, 0);
+			CHECK_EQ(store_log_at(before + PT_ENTRIES + 1)->level, level);
+			CHECK(pte_is_leaf(store_log_at(before + PT_ENTRIES + 1)->old, level));
+			CHECK(pte_is_table(store_log_at(before + PT_ENTRIES + 1)->new, level));
+			CHECK_EQ(store_log_at(before + PT_ENTRIES + 2)->va, a.va + 3 * piece);
+		}
+		fixture_area_put(&a);
+	}
+	fixture_policy(policy);
+}
+
+/* A collapse is one store into the parent. */
+TEST_ID(store_log, collapse_is_one_store, "PT4")
+{
+	enum pt_collapse_policy policy = fixture_policy(PT_COLLAPSE_EAGER);
+	struct fixture_area a;
+	u64 before;
+
+	if (map_nowhere(&a, BLOCK)) {
+		CHECK_EQ(fixture_change(PT_OP_PROTECT, range_len(a.va, PAGE_SIZE), 0, 0, PTE_W), 0);
+		before = store_log_seq();
+		CHECK_EQ(fixture_change(PT_OP_PROTECT, range_len(a.va, PAGE_SIZE), 0, PTE_W, 0), 0);
+		CHECK_EQ(store_log_seq() - before, 2);
+		CHECK(pte_is_table(store_log_at(before + 2)->old, PT_2M));
+		CHECK(pte_is_leaf(store_log_at(before + 2)->new, PT_2M));
+	}
+	fixture_area_put(&a);
+	fixture_policy(policy);
+}
+
+/* Every split and collapse that pt_stats counts was seen to follow the rules: 100 %, of the whole run so far. */
+TEST_ID(store_log, every_split_and_collapse_was_seen, "PT3 PT6")
+{
+	CHECK(store_log_splits(PT_2M) > 0);
+	test_note("splits_2m=%llu splits_1g=%llu collapses_2m=%llu collapses_1g=%llu stores=%llu",
+		  (unsigned long long)store_log_splits(PT_2M), (unsigned long long)store_log_splits(PT_1G),
+		  (unsigned long long)store_log_collapses(PT_2M), (unsigned long long)store_log_collapses(PT_1G),
+		  (unsigned long long)store_log_seq());
+	store_log_check();
+}
+
+/* ---- The rules, broken on purpose ---- */
+
+/* A table that maps what the leaf at va does, not linked anywhere yet. */
+static pte_t *make_child(u64 va, pte_t leaf, unsigned level)
+{
+	struct page *page = alloc_page(0);
+	pte_t *child;
+
+	if (!page)
+		return NULL;
+	page->class = PAGE_TABLE;
+	page->order = (u8)(level - 1);
+	page->va = va;
+	child = page_to_virt(page);
+	arch_pte_fill(child, PT_ENTRIES, pte_leaf(pte_leaf_pa(leaf, level), pte_attrs(leaf, level), level - 1),
+		      pt_span(level - 1), level - 1);
+	return child;
+}
+
+static pte_t entry_for(const pte_t *child)
+{
+	return pte_table(virt_to_phys(child), false);
+}
+
+static void break_frame(struct pt_slot s, u64 va)
+{
+	pte_t *child = make_child(va, s.value, s.level);
+
+	child[100].raw += PAGE_SIZE;
+	arch_pte_store(s.pte, entry_for(child), s.level);
+}
+
+static void break_rights(struct pt_slot s, u64 va)
+{
+	pte_t *child = make_child(va, s.value, s.level);
+
+	child[511].raw &= ~PTE_W;
+	arch_pte_store(s.pte, entry_for(child), s.level);
+}
+
+static void break_type(struct pt_slot s, u64 va)
+{
+	pte_t *child = make_child(va, s.value, s.level);
+
+	child[0].raw ^= PTE_PAT;
+	arch_pte_store(s.pte, entry_for(child), s.level);
+}
+
+static void break_order(struct pt_slot s, u64 va)
+{
+	pte_t *child = make_child(va, s.value, s.level);
+
+	arch_pte_store(child, child[0], s.level - 1u);	/* a 513th store */
+	arch_pte_store(s.pte, entry_for(child), s.level);
+}
+
+static void break_entry(struct pt_slot s, u64 va)
+{
+	pte_t *child = make_child(va, s.value, s.level);
+
+	arch_pte_store(s.pte, (pte_t){ entry_for(child).raw & ~PTE_W }, s.level);
+}
+
+static void break_by_absent(struct pt_slot s, u64 va)
+{
+	pte_t *child = make_child(va, s.value, s.level);
+
+	arch_pte_store(s.pte, (pte_t){ 0 }, s.level);
+	arch_pte_store(s.pte, entry_for(child), s.level);
+}
+
+static void break_collapse(struct pt_slot s, u64 va)
+{
+	pte_t *child = make_child(va, s.value, s.level);
+
+	arch_pte_store(s.pte, entry_for(child), s.level);
+	arch_pte_store(s.pte, (pte_t){ s.value.raw & ~PTE_W }, s.level);
+}
+
+static void break_unhook(struct pt_slot s, u64 va)
+{
+	pte_t *child = make_child(va, s.value, s.level);
+
+	arch_pte_store(s.pte, entry_for(child), s.level);
+	arch_pte_store(s.pte, (pte_t){ 0 }, s.level);
+}
+
+static void break_level(struct pt_slot s, u64 va)
+{
+	(void)va;
+	arch_pte_store(s.pte, s.value, s.level + 1u);
+}
+
+static void break_context(struct pt_slot s, u64 va)
+{
+	cpumask_t none = { { 0 } }, self = { { 1 } };
+
+	(void)s, (void)va;
+	arch_tlb_shootdown(&self, NULL, &none);
+}
+
+static const struct rule {
+	const char *name;
+	void (*run)(struct pt_slot s, u64 va);
+	enum host_fault kind;
+} rules[] = {
+	{ "split_changes_a_frame", break_frame, HOST_SIZE_RULE },
+	{ "split_changes_rights", break_rights, HOST_SIZE_RULE },
+	{ "split_changes_the_type", break_type, HOST_SIZE_RULE },
+	{ "split_of_513_stores", break_order, HOST_SPLIT_RULE },
+	{ "table_entry_takes_rights", break_entry, HOST_TABLE_ENTRY },
+	{ "split_by_way_of_absent", break_by_absent, HOST_VIA_ABSENT },
+	{ "collapse_changes_rights", break_collapse, HOST_SIZE_RULE },
+	{ "full_table_unhooked", break_unhook, HOST_VIA_ABSENT },
+	{ "store_of_another_level", break_level, HOST_TABLE_ENTRY },
+	{ "shootdown_to_oneself", break_context, HOST_CONTEXT },
+};
+
+static unsigned count_rules(void)
+{
+	return ARRAY_SIZE(rules);
+}
+
+static void name_rule(unsigned row, char *buf, size_t size)
+{
+	fmt_print(buf, size, "%s", rules[row].name);
+}
+
+/* Each in a process of its own. A split that follows the rules, by the same hands, is the control. */
+TEST_ROWS(store_rules, are_checked, "PT3", 0, count_rules, name_rule)
+{
+	const struct rule *rule = &rules[test_row()];
+	u64 *faults = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct fixture_area a;
+	int status;
+	pid_t pid;
+
+	if (CHECK(faults != MAP_FAILED) && map_nowhere(&a, BLOCK)) {
+		pid = fork();
+		if (!pid) {
+			struct pt_slot s = fixture_leaf(a.va);
+
+			host.quiet = true;
+			log_silent = true;
+			host.speculation = false;
+			for (u32 cpu = 0; cpu < host.nr_cpus; cpu++)
+				sim_flush_all(cpu);
+			arch_pte_store(s.pte, entry_for(make_child(a.va, s.value, s.level)), s.level);
+			faults[0] = host_faults();
+			arch_pte_store(s.pte, s.value, s.level);
+			faults[1] = host_faults();
+			rule->run(s, a.va);
+			faults[2] = host.faults[rule->kind];
+			_exit(0);
+		}
+		CHECK(pid > 0 && waitpid(pid, &status, 0) == pid);
+		CHECK_EQ(faults[0], 0);
+		CHECK_EQ(faults[1], 0);
+		CHECK(faults[2] > 0);
+	}
+	fixture_area_put(&a);
+	munmap(faults, PAGE_SIZE);
+}
