@@ -21,6 +21,7 @@
 #include "mm/bootmem.h"
 #include "mm/buddy.h"
 #include "mm/directmap.h"
+#include "mm/temp_map.h"
 #include "mm/vm_area.h"
 
 #define DIRECT_SIZE (64ull << 40)	/* address space of the direct map */
@@ -397,6 +398,7 @@ void memory_init(const struct boot_info *bi)
 	arch_switch_root(kernel_space.root);
 	arch_tlb_flush_all();
 	vm_area_init(range(VM_AREA_BASE, VM_AREA_END));
+	must(temp_map_init(1), "the first CPU's temporary root");
 	reclaimed = reclaim_loader(bi);
 	pt_settle(&kernel_space);
 	log_info("memory: %llu MiB usable, %llu KiB of struct page, %llu KiB taken back from the loader",

@@ -115,6 +115,18 @@ bool arch_range_pinned(struct range va);
 
 /* Load a root on this CPU (CR3). Non-global translations of the old root are gone afterwards. */
 void arch_switch_root(phys_t root);
+/* The root that this CPU has loaded. Any context. */
+phys_t arch_current_root(void);
+
+/*
+ * A pointer to what va is mapped to in the root that this CPU has loaded, to read (or write) through; it is good up to the end of
+ * va's page. On the machine that is va itself. In a hosted build addresses of page tables are none of the process:
+ * there this is where the CPU translates, by its TLB, and a translation that does not allow the access is a fault.
+ */
+void *arch_va_ptr(u64 va, bool write);
+
+/* Zero a page of 4 KiB by the fastest means the CPU has. Any context. */
+void arch_zero_page(void *page);
 
 /* Makes this CPU forget instructions fetched before (CPUID or the like; SDM 3A 9.1.3). */
 void arch_core_serialise(void);

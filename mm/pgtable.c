@@ -262,36 +262,67 @@ struct pt_space *pt_space_next(struct pt_space *space)
 	return space ? space->next : pt_spaces;
 }
 
+/* Frames that tables of `level` and above for a range take at most. */
+static u64 fill_tables_needed(const struct pt_space *space, struct range va, unsigned level)
+{
+	u64 nr = 0;
+
+	for (unsigned l = level + 1; l <= space->levels; l++)
+		nr += (align_down(va.end - 1, pt_span(l)) - align_down(va.start, pt_span(l))) / pt_span(l) + 1;
+	return nr;
+}
+
+/* Pin the tables on the way to va down to `level`, and hang what is missing of them. -EBUSY: a leaf is in the way. */
+static int fill_tables_at(struct pt_space *space, u64 va, unsigned level, struct pt_pool *pool)
+{
+	pte_t *table = pt_table(space->root);
+
+	for (unsigned l = space->levels; l > level; l--) {
+		pte_t *slot = table + pt_index(va, l);
+		struct page *child;
+
+		if (pte_is_leaf(pte_load(slot), l))
+			return -EBUSY;
+		if (pte_none(pte_load(slot))) {
+			child = pool_take(pool, l - 1, va);
+			memset(page_to_virt(child), 0, PAGE_SIZE);
+			pt_stats_of(space, child->va)->tables++;
+			pt_store_run(table, l, pt_index(va, l), 1,
+				     pte_table(page_to_phys(child), space->flags & PT_SPACE_USER), 0);
+		}
+		table = pt_table(pte_table_pa(pte_load(slot)));
+		child = virt_to_page(table);
+		pt_list_remove(space, child);
+		child->flags |= PAGE_PINNED;
+	}
+	return 0;
+}
+
+int pt_fill_tables(struct pt_space *space, struct range va, unsigned level)
+{
+	struct pt_pool pool = PT_POOL_INIT;
+	u64 span = pt_span(level + 1);
+	int rc = 0;
+
+	if (level < PT_4K || level >= space->levels || range_empty(va))
+		return -EINVAL;
+	rc = pt_pool_reserve(&pool, fill_tables_needed(space, va, level));
+	if (!rc) {
+		spin_lock(&space->lock);
+		for (u64 at = align_down(va.start, span); !rc; at += span) {
+			rc = fill_tables_at(space, at, level, &pool);
+			if (at == align_down(va.end - 1, span))
+				break;
+		}
+		spin_unlock(&space->lock);
+	}
+	pt_pool_release(&pool);
+	return rc;
+}
+
 int pt_fill_top(struct pt_space *space, struct range va)
 {
-	unsigned level = space->levels;
-	u64 span = pt_span(level);
-	struct pt_pool pool = PT_POOL_INIT;
-	int rc;
-
-	rc = pt_pool_reserve(&pool, (align_down(va.end - 1, span) - align_down(va.start, span)) / span + 1);
-	if (rc) {
-		pt_pool_release(&pool);
-		return rc;
-	}
-	spin_lock(&space->lock);
-	for (u64 at = align_down(va.start, span); ; at += span) {
-		pte_t *root = pt_table(space->root);
-
-		if (pte_none(pte_load(root + pt_index(at, level)))) {
-			struct page *table = pool_take(&pool, level - 1, at);
-
-			table->flags |= PAGE_PINNED;
-			memset(page_to_virt(table), 0, PAGE_SIZE);
-			pt_stats_of(space, table->va)->tables++;
-			pt_store_run(root, level, pt_index(at, level), 1, pte_table(page_to_phys(table), false), 0);
-		}
-		if (at == align_down(va.end - 1, span))
-			break;
-	}
-	spin_unlock(&space->lock);
-	pt_pool_release(&pool);
-	return 0;
+	return pt_fill_tables(space, va, space->levels - 1u);
 }
 
 /* ---- The walk ---- */

@@ -230,6 +230,13 @@ bool pt_collapse_pending(struct pt_space *space, struct tlb_batch *batch);
  */
 int pt_fill_top(struct pt_space *space, struct range va) __must_check;
 
+/*
+ * The same further down: every address of the range has tables down to `level`, and they stay for as long as the space does.
+ * -ENOMEM; -EINVAL: the range is empty, or there is no such table; -EBUSY: a larger leaf maps part of it (what was
+ * hung up to there stays).
+ */
+int pt_fill_tables(struct pt_space *space, struct range va, unsigned level) __must_check;
+
 /* Break-before-make: PT3. -1: as the CPU's errata ask; 0 off; 1 on. */
 extern int pt_bbm;
 /* Check each store against the rule of PT3, and each table's breaks after each change (debug=on, tests). */

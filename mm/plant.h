@@ -21,6 +21,7 @@ enum mm_plant {
 	PLANT_BREAKS_OFF_BY_ONE,	/* a store of one entry forgets the pair behind it */
 	PLANT_SPLIT_BY_UNMAP,		/* a split goes through an absent entry */
 	PLANT_COLLAPSE_UNFLUSHED,	/* a table is collapsed although its change is still in flight */
+	PLANT_TEMP_NO_FLUSH,		/* a slot of a temporary root is cleared and not forgotten */
 	PLANTS,
 };
 

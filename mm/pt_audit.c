@@ -3,7 +3,7 @@
  * The audit of W^X, frame by frame. See pt_audit.h.
  *
  * Three passes over every root: the first looks at each leaf by itself and marks the frames that are executable (a flag in
- * struct page, a count in struct block); the second looks for writable leaves of a shared root over marked frames; the
+ * struct page, a count in struct block); the second looks for writable leaves of the kernel over marked frames; the
  * third takes the marks away. Blocks without a mark cost one compare, so a 1G leaf costs 512 of them.
  */
 #include "mm/pt_audit.h"
@@ -13,12 +13,13 @@
 #include "mm/alias.h"
 
 #define PAGE_AUDIT_EXEC 0x80	/* page flags: executable somewhere, says the running audit */
-#define WINDOWS_MAX 32u
+#define WINDOWS_MAX (MAX_CPUS + 32u)	/* one for each CPU's temporary root, and some */
 
 static struct window {
 	struct pt_space *space;	/* NULL: unused */
 	struct range va;
 } windows[WINDOWS_MAX];
+static u32 windows_end;		/* behind the last one that was ever used */
 static spinlock_t windows_lock;
 
 struct audit {
@@ -39,6 +40,7 @@ int pt_audit_window_add(struct pt_space *space, struct range va)
 	for (unsigned i = 0; i < WINDOWS_MAX; i++)
 		if (!windows[i].space) {
 			windows[i] = (struct window){ space, va };
+			windows_end = MAX(windows_end, i + 1);
 			rc = 0;
 			break;
 		}
@@ -59,7 +61,7 @@ void pt_audit_window_remove(struct pt_space *space, struct range va)
 
 static bool in_window(const struct pt_space *space, struct range leaf)
 {
-	for (unsigned i = 0; i < WINDOWS_MAX; i++)
+	for (unsigned i = 0; i < windows_end; i++)
 		if (windows[i].space == space && range_covers(windows[i].va, leaf))
 			return true;
 	return false;
@@ -150,8 +152,8 @@ static bool look_for_writable(void *arg, u64 va, unsigned level, pte_t leaf, u64
 	pfn_t pfn = phys_to_pfn(pte_leaf_pa(leaf, level));
 	pfn_t end = pfn + (pt_span(level) >> PAGE_SHIFT);
 
-	/* A leaf that is itself writable and executable has been found already. */
-	if (!(effective & PTE_W) || executable(effective) || in_window(a->space, range_len(va, pt_span(level))))
+	/* A user's leaves are not the kernel's to write by. What is writable and executable has been found already. */
+	if (!(effective & PTE_W) || effective & PTE_U || executable(effective) || in_window(a->space, range_len(va, pt_span(level))))
 		return true;
 	while (pfn < end) {
 		if (!pfn_valid(pfn) || !pfn_to_block(pfn)->audit_exec) {
@@ -176,11 +178,9 @@ static bool unmark_leaf(void *arg, u64 va, unsigned level, pte_t leaf, u64 effec
 	return true;
 }
 
-static void each_space(struct audit *a, pt_visit_fn visit, bool shared_only)
+static void each_space(struct audit *a, pt_visit_fn visit)
 {
 	for (struct pt_space *s = pt_space_next(NULL); s; s = pt_space_next(s)) {
-		if (shared_only && !(s->flags & PT_SPACE_SHARED))
-			continue;
 		a->space = s;
 		pt_for_each_leaf(s, range(0, UINT64_MAX), visit, a);
 	}
@@ -194,11 +194,11 @@ u64 pt_audit(struct pt_audit *out)
 	*out = (struct pt_audit){ 0 };
 	if (!(arch_mm.pte_mask & PTE_NX))
 		return 0;		/* everything is executable: there is nothing to prove */
-	each_space(&a, look_at_leaf, false);
+	each_space(&a, look_at_leaf);
 	if (out->exec_leaves)
-		each_space(&a, look_for_writable, true);
+		each_space(&a, look_for_writable);
 	a.mark = false;
-	each_space(&a, unmark_leaf, false);
+	each_space(&a, unmark_leaf);
 	a.space = NULL;
 	if (a.writable_aliases != alias_total_writable || a.exec_aliases != alias_total_executable)
 		violation(&a, PT_AUDIT_COUNT, a.writable_aliases - alias_total_writable,

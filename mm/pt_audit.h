@@ -3,7 +3,7 @@
  * The audit: walk every root and prove W^X frame by frame (SPEC PT5).
  *
  * Found are: leaves that are writable and executable; executable leaves that map a frame whose class does not
- * allow it; frames executable through one alias and writable through another one in a shared root; alias
+ * allow it; frames executable through one alias and writable through another one of the kernel's, in whatever root; alias
  * counts in struct page that differ from what the walk sees. "Effective" rights count, ANDed over levels.
  * Registered windows (PT5: the poke window, EFI's W+X leaves) are counted apart.
  */

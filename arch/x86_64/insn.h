@@ -105,6 +105,12 @@ static __always_inline void insn_invlpg(u64 va)
 	__asm__ volatile("invlpg (%0)" : : "r"(va) : "memory");
 }
 
+/* Store nr quadwords of value from p on; counts as nr instructions under -icount. */
+static __always_inline void insn_stosq(void *p, u64 value, u64 nr)
+{
+	__asm__ volatile("rep stosq" : "+D"(p), "+c"(nr) : "a"(value) : "memory");
+}
+
 #define INVPCID_ALL_GLOBAL 2u	/* SDM 2A, INVPCID: every PCID, global translations too */
 
 static __always_inline void insn_invpcid(u64 type, u64 pcid, u64 va)

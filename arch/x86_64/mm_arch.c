@@ -65,6 +65,22 @@ void arch_switch_root(phys_t root)
 	insn_write_cr3(root.raw);
 }
 
+phys_t arch_current_root(void)
+{
+	return phys(insn_read_cr3() & PTE_ADDR);
+}
+
+void *arch_va_ptr(u64 va, bool write)
+{
+	(void)write;
+	return (void *)va;
+}
+
+void arch_zero_page(void *page)
+{
+	insn_stosq(page, 0, PAGE_SIZE / sizeof(u64));
+}
+
 void arch_core_serialise(void)
 {
 	if (cpu_has(CPU_SERIALIZE))

@@ -163,19 +163,25 @@ void trap_handler(struct trap_frame *frame)
 {
 	struct cpu_local *cpu = cpu_local();
 
+	u8 nesting = cpu->state.nesting;
+
 	if (is_exception(frame->vector)) {
 		/* A double fault on a stack overflow follows a page fault: CR2 still says where. */
 		bool has_cr2 = frame->vector == TRAP_PAGE_FAULT || frame->vector == TRAP_DOUBLE_FAULT;
 		u64 cr2 = has_cr2 ? insn_read_cr2() : 0;
 
+		if (frame->vector == TRAP_MACHINE_CHECK)
+			cpu->state.nesting = CPU_MACHINE_CHECK;
 		if (!unwind(cpu, frame, cr2))
 			kernel_trap(frame, cr2);
 		return;
 	}
+	cpu->state.nesting = MAX(nesting, frame->vector == TRAP_NMI ? CPU_NMI : CPU_IRQ);
 	cpu->irq_depth++;
 	if (frame->vector == TRAP_NMI)
 		cpu->nmis++;
 	else
 		interrupts_stray((u8)frame->vector);
 	cpu->irq_depth--;
+	cpu->state.nesting = nesting;
 }

@@ -11,6 +11,15 @@
 
 #define MAX_CPUS 256
 
+/* What a CPU is doing: each of these can interrupt those before it. */
+enum cpu_nesting {
+	CPU_TASK,
+	CPU_IRQ,
+	CPU_NMI,
+	CPU_MACHINE_CHECK,
+	CPU_NESTING_LEVELS,
+};
+
 /*
  * What the portable code keeps per CPU. The machine embeds it in its own per-CPU data.
  * Only the CPU itself writes it.
@@ -18,6 +27,7 @@
 struct cpu_state {
 	u32 id;			/* dense, from 0 (the boot CPU) */
 	u32 locks_held;		/* spinlocks this CPU holds now; a shootdown may only be waited for at 0 */
+	u8 nesting;		/* enum cpu_nesting, kept by trap entry; an exception stays on the level it happens on */
 };
 
 /* A set of CPUs, by id. */

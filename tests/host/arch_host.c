@@ -290,6 +290,30 @@ void arch_switch_root(phys_t root)
 	sim_load_root(host.cpu, old);
 }
 
+phys_t arch_current_root(void)
+{
+	return phys(cpus[host.cpu].root);
+}
+
+void *arch_va_ptr(u64 va, bool write)
+{
+	static u8 nowhere[2 * PAGE_SIZE];	/* what a refused access may hit instead */
+	struct sim_result r;
+
+	host_tick(va);
+	r = sim_access(host.cpu, va, write ? SIM_WRITE : SIM_READ);
+	if (r.fault == SIM_OK && host_is_ram(r.pa))
+		return (void *)(HOST_ARENA + r.pa);
+	host_fault(HOST_ACCESS, "CPU %u %s %#llx: %s", host.cpu, write ? "writes" : "reads", (unsigned long long)va,
+		   r.fault == SIM_RIGHTS ? "not allowed" : "nothing is mapped");
+	return nowhere + (va & (PAGE_SIZE - 1));
+}
+
+void arch_zero_page(void *page)
+{
+	memset(page, 0, PAGE_SIZE);
+}
+
 void arch_core_serialise(void)
 {
 	host.serialisations++;
@@ -318,6 +342,7 @@ static const char *const fault_names[HOST_FAULTS] = {
 	[HOST_VIA_ABSENT] = "changed by way of an absent entry",
 	[HOST_TABLE_ENTRY] = "wrong table entry",
 	[HOST_CONTEXT] = "wrong context",
+	[HOST_ACCESS] = "access that the tables refuse",
 	[HOST_COUNTERS] = "counters differ from the stores",
 };
 

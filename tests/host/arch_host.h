@@ -35,6 +35,7 @@ enum host_fault {
 	HOST_VIA_ABSENT,	/* a split or collapse by way of an absent entry */
 	HOST_TABLE_ENTRY,	/* an entry that points to a table and is not permissive, or a wrong level */
 	HOST_CONTEXT,		/* called with interrupts off, a spinlock held, for a CPU it may not */
+	HOST_ACCESS,		/* a pointer asked for where the tables allow no access */
 	HOST_COUNTERS,		/* statistics differ from the log */
 	HOST_FAULTS,
 };

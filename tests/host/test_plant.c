@@ -12,6 +12,7 @@
 #include "kernel/base/fmt.h"
 #include "mm/directmap.h"
 #include "mm/buddy.h"
+#include "mm/temp_map.h"
 #include "tests/fixture.h"
 #include "tests/host/arch_host.h"
 #include "tests/host/log_host.h"
@@ -40,6 +41,7 @@ static const struct plant {
 	{ PLANT_BREAKS_OFF_BY_ONE, "break_count_off_by_one", BY_CHECK, 0 },
 	{ PLANT_SPLIT_BY_UNMAP, "split_by_way_of_absent", BY_FAULT, HOST_VIA_ABSENT },
 	{ PLANT_COLLAPSE_UNFLUSHED, "collapsed_before_the_flush", BY_FAULT, HOST_SIZE_RULE },
+	{ PLANT_TEMP_NO_FLUSH, "temporary_slot_not_forgotten", BY_FAULT, HOST_STALE },
 };
 
 _Static_assert(ARRAY_SIZE(plants) == PLANTS - 1, "every planted bug has a row");
@@ -132,6 +134,31 @@ static void toggle_pages(void)
 		free_pages(page, ORDER_2M);
 }
 
+/* In the middle of one temporary mapping, interrupts that make others: their slot shows one frame after another. */
+static void borrow_frames(void)
+{
+	struct page *page = alloc_pages(3, 0);
+	pfn_t pfn = page ? page_to_pfn(page) : 0;
+	struct temp_map t;
+
+	found->wrong += !page;
+	if (!page)
+		return;
+	temp_map_begin(&t, &pfn, 1, true);
+	arch_this_cpu()->nesting = CPU_IRQ;
+	for (u8 i = 1; i < 8; i++) {
+		u8 byte;
+
+		temp_write(pfn + i, 0, &i, 1);
+		sim_check(false);
+		temp_read(pfn + i, 0, &byte, 1);
+		found->wrong += byte != i || *(u8 *)page_to_virt(page + i) != i;
+	}
+	arch_this_cpu()->nesting = CPU_TASK;
+	temp_map_end(&t);
+	free_pages(page, 3);
+}
+
 static void workload(void)
 {
 	fixture_policy(PT_COLLAPSE_EAGER);
@@ -140,6 +167,7 @@ static void workload(void)
 	change_pages();
 	overtake();
 	toggle_pages();
+	borrow_frames();
 	/* And where the TLBs have 4K translations. */
 	fixture_policy(PT_COLLAPSE_OFF);
 	change_pages();

@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -32,7 +33,7 @@ u64 arch_bench_flushes;
 u64 log_warnings;
 
 static struct cpu_state cpus[BENCH_CPUS] = {
-	{ 0, 0 }, { 1, 0 }, { 2, 0 }, { 3, 0 }, { 4, 0 }, { 5, 0 }, { 6, 0 }, { 7, 0 },
+	{ 0, 0, 0 }, { 1, 0, 0 }, { 2, 0, 0 }, { 3, 0, 0 }, { 4, 0, 0 }, { 5, 0, 0 }, { 6, 0, 0 }, { 7, 0, 0 },
 };
 static __thread struct cpu_state *this_cpu = &cpus[0];
 static const cpumask_t online = { { 1 } };	/* a shootdown has nobody else to wait for */
@@ -177,6 +178,23 @@ bool arch_range_pinned(struct range va)
 void arch_switch_root(phys_t root)
 {
 	(void)root;
+}
+
+phys_t arch_current_root(void)
+{
+	return phys(0);
+}
+
+void *arch_va_ptr(u64 va, bool write)
+{
+	(void)va;
+	(void)write;
+	panic("a benchmark asked for a temporary mapping: nobody translates here");
+}
+
+void arch_zero_page(void *page)
+{
+	memset(page, 0, PAGE_SIZE);
 }
 
 void arch_core_serialise(void)
