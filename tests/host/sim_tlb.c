@@ -392,20 +392,30 @@ void sim_speculate(u64 va)
 
 /* ---- Checks ---- */
 
-/* Whether the page allocator has a frame: the first frame of its block tells, of whatever order that is. */
+/* The first frame of the aligned block of an order around a frame; NULL: it has no struct page. */
+static const struct page *block_head(pfn_t pfn, unsigned order)
+{
+	pfn_t head = pfn & ~(BIT(order) - 1);
+
+	return pfn_valid(head) ? pfn_to_page(head) : NULL;
+}
+
+/*
+ * Whether the page allocator has a frame: the first frame of its block tells, of whatever order that is. Frames inside a block may
+ * show what they were before, so an allocation around the frame decides before anything free is believed.
+ */
 static bool frame_is_free(pfn_t pfn)
 {
-	for (unsigned order = 0; order <= ORDER_MAX; order++) {
-		pfn_t head = pfn & ~(BIT(order) - 1);
-		const struct page *page = pfn_to_page(head);
+	const struct page *page;
 
-		if (!pfn_valid(head))
+	if (pfn_to_page(pfn)->class == PAGE_TABLE)
+		return false;
+	for (unsigned order = 0; order <= ORDER_MAX && (page = block_head(pfn, order)); order++)
+		if (page->flags & PAGE_HEAD && page->order >= order && (!order || page->class != PAGE_TABLE))
 			return false;
-		if (page->class == PAGE_TABLE || (page->flags & PAGE_HEAD && page->order >= order))
-			return false;
+	for (unsigned order = 0; order <= ORDER_MAX && (page = block_head(pfn, order)); order++)
 		if (page->class == PAGE_FREE && page->flags & (PAGE_BUDDY | PAGE_CACHED) && page->order >= order)
 			return true;
-	}
 	return false;
 }
 

@@ -14,6 +14,7 @@
 #include "mm/directmap.h"
 #include "mm/kernel_map.h"
 #include "mm/set_memory.h"
+#include "mm/temp_map.h"
 #include "mm/vmalloc.h"
 #include "tests/fixture.h"
 #include "tests/host/arch_host.h"
@@ -273,6 +274,17 @@ static void undo_ioremap(void)
 	iounmap(s.p);
 }
 
+static int roots_made(void)
+{
+	return temp_map_init(host.nr_cpus);
+}
+
+static void roots_back(void)
+{
+	if (!temp_map_space(0))
+		CHECK_EQ(temp_map_init(host.nr_cpus), 0);
+}
+
 static const struct operation {
 	const char *name;
 	void (*first)(void);	/* may be NULL; undone by undo too, which runs either way then */
@@ -303,6 +315,7 @@ static const struct operation {
 	{ "vmalloc.large", NULL, vmalloc_large, undo_vmalloc, 4 },
 	{ "vmap", NULL, vmap_pages, undo_vmap, 1 },
 	{ "ioremap", NULL, ioremap_some, undo_ioremap, 0 },
+	{ "temp_map_init", temp_map_reset, roots_made, roots_back, 5 },
 };
 
 /* ---- Before and after ---- */
