@@ -201,9 +201,10 @@ int pt_split_range(struct pt_space *space, struct range va, unsigned level, stru
 /*
  * `deferred`: a uniform table is collapsed once the space has seen this many more changes since the table's last one.
  * A give-back that is followed by another take of the same block within that time costs neither a collapse nor
- * a split.
+ * a split. The number bounds the tables that wait (16 MiB of them). Measured on the lab's churn row, 2,048 pages out
+ * of 4 GiB and 20,000 pairs, splits: 8,624 eager, 8,445 at 64, 7,319 at 512, 4,233 at 2,048, 2,198 at 4,096, 1,377 at 8,192.
  */
-#define PT_DEFER_CHANGES 64u
+#define PT_DEFER_CHANGES 4096u
 
 /*
  * eager, deferred, off. Turned on after `off`, every table is looked at once; pt_settle() then collapses what became
