@@ -59,6 +59,8 @@ static struct page_cache boot_cache = {
 struct page_cache *page_caches[MAX_CPUS] = { [0] = &boot_cache, [1 ... MAX_CPUS - 1] = &no_cache };
 struct alloc_inject alloc_inject;
 
+/* Of a frame inside a free block, and of all but the first when a block is allocated. */
+#define STATE_INSIDE page_state(PAGE_FREE, 0, 0, 0)
 /* The difference between an allocated block's state and that of one on a stack, whatever the order. */
 #define STATE_CHANGE (PAGE_STATE_ALLOCATED(0) ^ PAGE_STATE_CACHED(0))
 
@@ -141,6 +143,7 @@ static inline bool coalesce(struct node *n, struct page *array, u32 *pfn, unsign
 	if (array[buddy].state != page_state(PAGE_FREE, order, PAGE_BUDDY, 0))
 		return false;
 	list_unlink(n, array, buddy, order);
+	array[*pfn | buddy].state = STATE_INSIDE;
 	*pfn &= buddy;
 	return true;
 }
@@ -176,6 +179,8 @@ static void node_give_all(struct node *n, unsigned order, struct page *const *sl
 			o += log2_floor((u64)(run - slots));
 			if (pfn)
 				o = MIN(o, (unsigned)__builtin_ctz(pfn));
+			for (u64 i = 1; i < 1u << (o - order); i++)
+				slots[i]->state = STATE_INSIDE;
 		}
 		node_give(n, pfn, o);
 		slots += 1u << (o - order);
@@ -508,7 +513,7 @@ static bool addable(pfn_t pfn)
 static void add_run(pfn_t pfn, u64 nr)
 {
 	for (u64 i = 0; i < nr; i++)
-		pfn_to_page(pfn + i)->word = page_state(PAGE_FREE, 0, 0, 0);
+		pfn_to_page(pfn + i)->word = STATE_INSIDE;
 	spin_lock(&node.lock);
 	node.frames += nr;
 	while (nr) {

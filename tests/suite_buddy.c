@@ -1,0 +1,581 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The page allocator (SPEC PA1), what it refuses to take back (PA7), failure injection (PA8). All on the live
+ * allocator: each test gives back what it took, and the free blocks by order must then be the same.
+ */
+#include "mm/buddy.h"
+
+#include "kernel/base/bits.h"
+#include "kernel/base/log.h"
+#include "kernel/base/string.h"
+#include "tests/test.h"
+
+/* Allocated blocks, held on a list through struct page. */
+struct held {
+	u32 first;
+	u64 blocks;
+	u64 frames;
+};
+
+#define HELD_NONE { PFN_NONE, 0, 0 }
+
+static bool hold(struct held *h, unsigned order)
+{
+	struct page *page = alloc_pages(order, 0);
+
+	if (!page)
+		return false;
+	page->next = h->first;
+	h->first = (u32)page_to_pfn(page);
+	h->blocks++;
+	h->frames += 1ull << order;
+	return true;
+}
+
+static struct page *unhold(struct held *h)
+{
+	struct page *page = pfn_to_page(h->first);
+
+	h->first = page->next;
+	h->blocks--;
+	h->frames -= 1ull << page->order;
+	return page;
+}
+
+static void release(struct held *h)
+{
+	while (h->first != PFN_NONE) {
+		struct page *page = unhold(h);
+
+		free_pages(page, page->order);
+	}
+}
+
+/* Every frame there is, in blocks as large as can be. */
+static void hold_everything(struct held *h)
+{
+	for (unsigned order = ORDER_MAX + 1; order-- > 0;)
+		while (hold(h, order))
+			;
+}
+
+static void read_drained(struct buddy_stats *out)
+{
+	buddy_drain();
+	buddy_read_stats(out);
+}
+
+/* The free blocks are as before: what the tests gave back has coalesced into the same ones. */
+static void same_blocks(const struct buddy_stats *before)
+{
+	struct buddy_stats now;
+
+	read_drained(&now);
+	CHECK_EQ(now.free, before->free);
+	for (unsigned order = 0; order <= ORDER_MAX; order++)
+		CHECK_EQ(now.blocks[order], before->blocks[order]);
+}
+
+TEST_ID(buddy, every_order_is_aligned_and_headed, "PA1")
+{
+	struct buddy_stats before;
+
+	read_drained(&before);
+	for (unsigned order = 0; order <= ORDER_MAX; order++) {
+		u64 free = buddy_free_frames();
+		struct page *page = alloc_pages(order, 0);
+
+		if (!page) {	/* a machine may have no free gigabyte */
+			CHECK(order > ORDER_2M);
+			continue;
+		}
+		CHECK(is_aligned(page_to_pfn(page), 1ull << order));
+		CHECK_EQ(page->class, PAGE_KERNEL);
+		CHECK_EQ(page->flags, PAGE_HEAD);
+		CHECK_EQ(page->order, order);
+		CHECK_EQ(buddy_free_frames(), free - (1ull << order));
+		free_pages(page, order);
+		CHECK_EQ(page->class, PAGE_FREE);
+		CHECK_EQ(buddy_free_frames(), free);
+	}
+	same_blocks(&before);
+}
+
+TEST_ID(buddy, no_such_order, "PA1")
+{
+	u64 free = buddy_free_frames();
+
+	CHECK(!alloc_pages(ORDER_MAX + 1, 0));
+	CHECK(!alloc_pages(31, 0));
+	CHECK(!alloc_pages(~0u, 0));
+	CHECK_EQ(buddy_free_frames(), free);
+}
+
+TEST_ID(buddy, zero_is_zero, "PA1")
+{
+	static const unsigned orders[] = { 0, 1, 3, 10 };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(orders); i++) {
+		u64 words = PAGE_SIZE << orders[i] >> 3;
+		struct page *page = alloc_pages(orders[i], 0);
+		u64 sum = 0;
+		u64 *p;
+
+		REQUIRE(page);
+		memset(page_to_virt(page), 0xa5, words << 3);
+		free_pages(page, orders[i]);
+		page = alloc_pages(orders[i], ALLOC_ZERO);	/* the same one: the last freed is the first to go */
+		REQUIRE(page);
+		p = page_to_virt(page);
+		for (u64 w = 0; w < words; w++)
+			sum |= p[w];
+		CHECK_EQ(sum, 0);
+		free_pages(page, orders[i]);
+	}
+}
+
+/* No two allocations share a frame: each frame is written with the number of its block, and read back. */
+TEST_ID(buddy, blocks_do_not_overlap, "PA1")
+{
+	struct buddy_stats before;
+	struct rng rng = test_rng();
+	struct held h = HELD_NONE;
+	u64 wrong = 0;
+
+	read_drained(&before);
+	for (unsigned i = 0; i < 400; i++)
+		REQUIRE(hold(&h, (unsigned)rng_below(&rng, 6)));
+	for (u32 pfn = h.first; pfn != PFN_NONE; pfn = pfn_to_page(pfn)->next)
+		for (u64 i = 0; i < 1ull << pfn_to_page(pfn)->order; i++)
+			*(u64 *)page_to_virt(pfn_to_page(pfn + i)) = pfn;
+	for (u32 pfn = h.first; pfn != PFN_NONE; pfn = pfn_to_page(pfn)->next)
+		for (u64 i = 0; i < 1ull << pfn_to_page(pfn)->order; i++)
+			wrong += *(u64 *)page_to_virt(pfn_to_page(pfn + i)) != pfn;
+	CHECK_EQ(wrong, 0);
+	release(&h);
+	same_blocks(&before);
+}
+
+TEST_ID(buddy, random_order_coalesces_whole, "PA1")
+{
+	struct rng rng = test_rng();
+	struct buddy_stats before;
+	struct page *slots[256] = { NULL };
+	u8 orders[256];
+
+	read_drained(&before);
+	for (unsigned i = 0; i < 20000; i++) {
+		unsigned k = (unsigned)rng_below(&rng, ARRAY_SIZE(slots));
+
+		if (slots[k]) {
+			free_pages(slots[k], orders[k]);
+			slots[k] = NULL;
+		} else {
+			orders[k] = (u8)rng_below(&rng, rng_below(&rng, 11) + 1);
+			slots[k] = alloc_pages(orders[k], 0);
+		}
+	}
+	for (unsigned k = 0; k < ARRAY_SIZE(slots); k++)
+		if (slots[k])
+			free_pages(slots[k], orders[k]);
+	same_blocks(&before);
+}
+
+TEST_ID(buddy, every_frame_can_be_had, "PA1")
+{
+	struct buddy_stats before, full, now;
+	struct held h = HELD_NONE;
+
+	read_drained(&before);
+	hold_everything(&h);
+	CHECK_EQ(h.frames, before.free);
+	buddy_read_stats(&full);
+	CHECK_EQ(full.free, 0);
+	CHECK_EQ(full.cached, 0);
+	for (unsigned order = 0; order <= ORDER_MAX; order++)
+		CHECK(!alloc_pages(order, 0));
+	buddy_read_stats(&now);
+	CHECK_EQ(now.fails, full.fails + ORDER_MAX + 1);
+	release(&h);
+	same_blocks(&before);
+}
+
+/* All that is free lies on this CPU's stacks, in single frames: it must still be found, and as a block. */
+TEST_ID(buddy, stacks_are_drained_for_a_block, "PA1")
+{
+	struct buddy_stats before, now;
+	struct held rest = HELD_NONE, singles = HELD_NONE;
+	struct page *block;
+
+	read_drained(&before);
+	block = alloc_pages(ORDER_2M, 0);
+	REQUIRE(block);
+	hold_everything(&rest);
+	free_pages(block, ORDER_2M);
+	while (hold(&singles, 0))
+		;
+	CHECK_EQ(singles.blocks, 1ull << ORDER_2M);
+	while (singles.first != PFN_NONE)
+		free_page(unhold(&singles));
+	buddy_read_stats(&now);
+	CHECK_EQ(now.free, 1ull << ORDER_2M);
+	CHECK(now.cached > 0);
+	CHECK(alloc_pages(ORDER_2M, 0) == block);
+	CHECK_EQ(buddy_free_frames(), 0);
+	free_pages(block, ORDER_2M);
+	release(&rest);
+	same_blocks(&before);
+}
+
+/* ---- What is not taken back ---- */
+
+/* The free must be refused: counted, named in the log, nothing else changed. */
+static void check_refused(struct page *page, unsigned order, const char *what)
+{
+	struct buddy_stats before, after;
+	u64 warnings = log_warnings;
+
+	buddy_read_stats(&before);
+	free_pages(page, order);
+	buddy_read_stats(&after);
+	if (!CHECK_EQ(after.bad_frees, before.bad_frees + 1) || !CHECK_EQ(log_warnings, warnings + 1))
+		test_note("not refused: %s", what);
+	CHECK_EQ(after.free, before.free);
+	CHECK_EQ(after.cached, before.cached);
+	CHECK_EQ(after.frees, before.frees);
+}
+
+TEST_ID(buddy, double_free_is_refused, "PA7")
+{
+	for (unsigned order = 0; order <= 10; order += 2) {
+		struct page *page = alloc_pages(order, 0);
+
+		REQUIRE(page);
+		free_pages(page, order);
+		check_refused(page, order, "on a stack");
+		buddy_drain();
+		check_refused(page, order, "back in the node");
+	}
+}
+
+TEST_ID(buddy, wrong_order_is_refused, "PA7")
+{
+	static const unsigned orders[] = { 0, 1, 9, 10 };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(orders); i++) {
+		struct page *page = alloc_pages(orders[i], 0);
+
+		REQUIRE(page);
+		check_refused(page, orders[i] + 1, "one more");
+		check_refused(page, orders[i] ? orders[i] - 1 : ORDER_MAX, "one less");
+		check_refused(page, ORDER_MAX + 1, "no order");
+		check_refused(page, 256 + orders[i], "more than the field holds");
+		free_pages(page, orders[i]);
+	}
+}
+
+TEST_ID(buddy, inside_of_a_block_is_refused, "PA7")
+{
+	struct page *page = alloc_pages(4, 0);
+
+	REQUIRE(page);
+	for (unsigned i = 1; i < 16; i += 7)
+		for (unsigned order = 0; order <= 4; order += 4)
+			check_refused(page + i, order, "inside");
+	free_pages(page, 4);
+}
+
+TEST_ID(buddy, foreign_pointers_are_refused, "PA7")
+{
+	struct page *page = alloc_page(0);
+	u8 local[sizeof(struct page)] = { 0 };
+
+	REQUIRE(page);
+	for (unsigned order = 0; order <= ORDER_2M; order += ORDER_2M) {
+		check_refused(NULL, order, "NULL");
+		check_refused((struct page *)local, order, "not in the array");
+		check_refused(page_array - 1, order, "before the array");
+		check_refused(page_array + page_max_pfn, order, "behind the array");
+		for (unsigned i = 1; i < sizeof(struct page); i += 5)
+			check_refused((struct page *)((u8 *)page + i), order, "between two struct pages");
+	}
+	free_page(page);
+}
+
+/* Owned by somebody at boot, or no RAM at all: not the allocator's. */
+TEST_ID(buddy, reserved_frames_are_refused, "PA7")
+{
+	bool seen[PAGE_CLASSES] = { false };
+	unsigned kinds = 0;
+
+	for (pfn_t pfn = 0; pfn < page_max_pfn; pfn++) {
+		struct page *page;
+
+		if (!pfn_valid(pfn)) {
+			pfn |= SECTION_FRAMES - 1;
+			continue;
+		}
+		page = pfn_to_page(pfn);
+		if (page->flags & (PAGE_HEAD | PAGE_BUDDY | PAGE_CACHED) || page->class == PAGE_FREE ||
+		    seen[page->class])
+			continue;
+		seen[page->class] = true;
+		kinds++;
+		for (unsigned order = 0; order <= 1; order++)
+			check_refused(page, order, page_class_name(page->class));
+	}
+	CHECK(kinds >= 2);
+}
+
+TEST_ID(buddy, mapped_frames_are_refused, "PA7 PT5")
+{
+	for (unsigned order = 0; order <= 3; order++) {
+		struct page *page = alloc_pages(order, 0);
+
+		REQUIRE(page);
+		page->writable_aliases = 1;
+		check_refused(page, order, "writable alias");
+		page->writable_aliases = 0;
+		page->exec_aliases = 1;
+		check_refused(page, order, "executable alias");
+		page->exec_aliases = 0;
+		free_pages(page, order);
+	}
+}
+
+TEST_ID(buddy, added_twice_is_refused, "PA1")
+{
+	struct page *page = alloc_pages(1, 0);
+	struct page *listed = alloc_page(0);
+	u64 warnings = log_warnings;
+	struct buddy_stats before, now;
+
+	REQUIRE(page && listed);
+	free_page(listed);
+	buddy_read_stats(&before);
+	buddy_add(page_to_pfn(page), 2);
+	buddy_add(page_to_pfn(listed), 1);
+	buddy_add(page_max_pfn, 5);
+	buddy_read_stats(&now);
+	CHECK_EQ(log_warnings, warnings + 3);
+	CHECK_EQ(now.frames, before.frames);
+	CHECK_EQ(now.free, before.free);
+	CHECK_EQ(page->flags, PAGE_HEAD);
+	free_pages(page, 1);
+}
+
+/* ---- Classes ---- */
+
+TEST_ID(buddy, free_resets_every_class, "PT5")
+{
+	static const unsigned orders[] = { 0, 1, 5, 9, 10 };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(orders); i++) {
+		u64 nr = 1ull << orders[i], wrong = 0;
+		struct page *page = alloc_pages(orders[i], 0);
+
+		REQUIRE(page);
+		page_set_class(page_to_pfn(page), nr, PAGE_EXECMEM);
+		for (u64 k = 0; k < nr; k++)
+			wrong += page[k].class != PAGE_EXECMEM;
+		free_pages(page, orders[i]);
+		for (u64 k = 0; k < nr; k++)
+			wrong += page[k].class != PAGE_FREE;
+		CHECK_EQ(wrong, 0);
+	}
+}
+
+/* One frame in the middle is enough, and what was said of it does not outlive the allocation. */
+TEST_ID(buddy, free_resets_a_class_inside, "PT5")
+{
+	for (unsigned order = 1; order <= 10; order++) {
+		u64 inside = (1ull << order) - 1;
+		struct page *page = alloc_pages(order, 0);
+
+		REQUIRE(page);
+		page_set_class(page_to_pfn(page) + inside, 1, PAGE_USER);
+		CHECK_EQ(page->class, PAGE_KERNEL);
+		CHECK(page->flags & PAGE_CLASSED);
+		free_pages(page, order);
+		CHECK_EQ(page[inside].class, PAGE_FREE);
+		page = alloc_pages(order, 0);
+		REQUIRE(page);
+		CHECK_EQ(page->flags, PAGE_HEAD);
+		free_pages(page, order);
+	}
+}
+
+TEST_ID(buddy, block_mapped_inside_is_refused, "PA7 PT5")
+{
+	struct page *page = alloc_pages(3, 0);
+
+	REQUIRE(page);
+	page_set_class(page_to_pfn(page), 8, PAGE_EXECMEM);
+	page[5].exec_aliases = 1;
+	check_refused(page, 3, "part of it is executable");
+	CHECK_EQ(page[7].class, PAGE_EXECMEM);
+	page[5].exec_aliases = 0;
+	free_pages(page, 3);
+	CHECK_EQ(page[7].class, PAGE_FREE);
+}
+
+TEST_ID(buddy, class_of_one_allocation_stays_in_it, "PT5")
+{
+	struct page *a = alloc_pages(2, 0), *b = alloc_pages(2, 0);
+
+	REQUIRE(a && b);
+	page_set_class(page_to_pfn(a) + 1, 3, PAGE_USER);
+	CHECK(a->flags & PAGE_CLASSED);
+	CHECK_EQ(b->flags, PAGE_HEAD);
+	CHECK_EQ(b[1].class, PAGE_FREE);
+	free_pages(b, 2);
+	CHECK_EQ(a[3].class, PAGE_USER);
+	free_pages(a, 2);
+	CHECK_EQ(a[3].class, PAGE_FREE);
+}
+
+TEST(buddy, class_names_differ)
+{
+	for (unsigned i = 0; i < PAGE_CLASSES; i++) {
+		CHECK(strlen(page_class_name(i)) > 1);
+		for (unsigned k = 0; k < i; k++)
+			CHECK(strcmp(page_class_name(i), page_class_name(k)));
+	}
+	CHECK(!strcmp(page_class_name(PAGE_CLASSES), "?"));
+}
+
+/* ---- An interrupter: the stack is in use ---- */
+
+TEST_ID(buddy, busy_stack_sends_to_the_node, "PA1")
+{
+	struct page_cache *cache = page_caches[arch_this_cpu()->id];
+	struct buddy_stats before, now;
+
+	for (unsigned order = 0; order < PAGE_STACKED_ORDERS; order++) {
+		struct page *first = alloc_pages(order, 0), *page;
+		i64 top;
+
+		REQUIRE(first);
+		free_pages(first, order);	/* there is something on it now */
+		top = cache->stack[order].top;
+		CHECK(top > cache->stack[order].base);
+		buddy_read_stats(&before);
+		cache->stack[order].top = PAGE_STACK_BUSY;
+		page = alloc_pages(order, 0);
+		REQUIRE(page);
+		CHECK(page != first);
+		CHECK_EQ(page->flags, PAGE_HEAD);
+		CHECK_EQ(cache->stack[order].top, PAGE_STACK_BUSY);
+		free_pages(page, order);
+		CHECK_EQ(cache->stack[order].top, PAGE_STACK_BUSY);
+		cache->stack[order].top = top;
+		buddy_read_stats(&now);
+		CHECK_EQ(now.allocs, before.allocs + 1);
+		CHECK_EQ(now.frees, before.frees + 1);
+		CHECK_EQ(now.cached, before.cached);
+		CHECK_EQ(now.free, before.free);
+	}
+}
+
+TEST_ID(buddy, stacks_save_the_lock, "PA1")
+{
+	struct buddy_stats before, now;
+	struct page *page;
+
+	for (unsigned order = 0; order < PAGE_STACKED_ORDERS; order++) {
+		page = alloc_pages(order, 0);
+		REQUIRE(page);
+		free_pages(page, order);
+		buddy_read_stats(&before);
+		for (unsigned i = 0; i < 100; i++) {
+			page = alloc_pages(order, 0);
+			REQUIRE(page);
+			free_pages(page, order);
+		}
+		buddy_read_stats(&now);
+		CHECK_EQ(now.allocs, before.allocs);
+		CHECK_EQ(now.frees, before.frees);
+	}
+}
+
+/* ---- Failure injection ---- */
+
+static void arm(u64 n)
+{
+	alloc_inject = (struct alloc_inject){ .armed = 1, .countdown = n };
+}
+
+static void disarm(void)
+{
+	alloc_inject.armed = 0;
+}
+
+TEST_ID(buddy, nth_allocation_fails_and_no_other, "PA8")
+{
+	static const unsigned orders[] = { 0, 0, 9, 3, 12, 0, 1, 0 };
+	struct buddy_stats before, now;
+
+	buddy_read_stats(&before);
+	for (unsigned n = 1; n <= ARRAY_SIZE(orders) + 1; n++) {
+		u64 free = buddy_free_frames();
+		struct held h = HELD_NONE;
+
+		arm(n);
+		for (unsigned i = 0; i < ARRAY_SIZE(orders); i++) {
+			u64 now_free = buddy_free_frames();
+			bool got = hold(&h, orders[i]);
+
+			CHECK_EQ(got, i + 1 != n);
+			if (!got)
+				CHECK_EQ(buddy_free_frames(), now_free);
+		}
+		disarm();
+		CHECK_EQ(alloc_inject.calls, ARRAY_SIZE(orders));
+		CHECK_EQ(alloc_inject.failed, n <= ARRAY_SIZE(orders));
+		release(&h);
+		CHECK_EQ(buddy_free_frames(), free);
+	}
+	buddy_read_stats(&now);
+	CHECK_EQ(now.fails, before.fails);
+}
+
+TEST_ID(buddy, injection_only_counts_without_a_number, "PA8")
+{
+	struct held h = HELD_NONE;
+
+	arm(0);
+	for (unsigned i = 0; i < 50; i++)
+		CHECK(hold(&h, i % 4));
+	disarm();
+	CHECK_EQ(alloc_inject.calls, 50);
+	CHECK_EQ(alloc_inject.failed, 0);
+	release(&h);
+	CHECK(alloc_inject.calls == 50);
+}
+
+TEST_ID(buddy, sites_are_listed_and_counted, "PA8")
+{
+	struct alloc_site *mine = NULL;
+	struct held h = HELD_NONE;
+
+	/* hold() has the only site in this file that this run of the loop below calls. */
+	for (struct alloc_site *const *s = __start_alloc_sites; s < __stop_alloc_sites; s++) {
+		CHECK((*s)->line > 0);
+		(*s)->calls = 0;
+		(*s)->failed = 0;
+	}
+	arm(3);
+	for (unsigned i = 0; i < 5; i++)
+		hold(&h, 0);
+	disarm();
+	for (struct alloc_site *const *s = __start_alloc_sites; s < __stop_alloc_sites; s++)
+		if ((*s)->calls) {
+			CHECK(!mine);
+			mine = *s;
+		}
+	REQUIRE(mine);
+	CHECK_EQ(mine->calls, 5);
+	CHECK_EQ(mine->failed, 1);
+	CHECK_EQ(h.blocks, 4);
+	release(&h);
+}
