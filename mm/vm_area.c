@@ -13,6 +13,7 @@
 #include "kernel/base/bits.h"
 #include "kernel/base/log.h"
 #include "kernel/base/spinlock.h"
+#include "mm/page.h"
 #include "mm/slab.h"
 
 static struct slab_cache areas = SLAB_CACHE_INIT(struct vm_area);
@@ -206,6 +207,7 @@ struct vm_area *get_vm_area(u64 size, u64 align, enum vm_area_kind kind, const c
 		a->size = r.size;
 		a->kind = kind;
 		a->caller = caller;
+		a->frames = PFN_NONE;
 		root = insert(root, a);
 	}
 	spin_unlock(&lock);
@@ -237,6 +239,34 @@ static struct vm_area *lookup(u64 va)
 static bool is_guard(const struct vm_area *a, u64 va)
 {
 	return !range_has(range_len(a->start, a->size), va);
+}
+
+struct vm_area *claim_vm_area(u64 va, enum vm_area_kind kind, const char **why)
+{
+	struct vm_area *a;
+
+	spin_lock(&lock);
+	a = lookup(va);
+	*why = NULL;
+	if (!a || is_guard(a, va))
+		*why = "no such area";
+	else if (a->kind != kind)
+		*why = "an area of another kind";
+	else if (a->start != va)
+		*why = "not the beginning of the area";
+	else if (a->claimed)
+		*why = "somebody else is freeing it";
+	else
+		a->claimed = true;
+	spin_unlock(&lock);
+	return *why ? NULL : a;
+}
+
+void unclaim_vm_area(struct vm_area *a)
+{
+	spin_lock(&lock);
+	a->claimed = false;
+	spin_unlock(&lock);
 }
 
 struct vm_area *find_vm_area(u64 va)

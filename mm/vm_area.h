@@ -2,8 +2,9 @@
 /*
  * Kernel virtual areas: who has which addresses between VM_AREA_BASE and VM_AREA_END (SPEC VA1).
  *
- * An augmented tree by address: each node knows the largest gap before any area of its subtree, so first fit
- * with alignment is one descent. Every area has a guard page before and behind it that is never mapped.
+ * An augmented tree by address: each node knows the largest gap between the areas of its subtree, so first fit is one
+ * descent; with a larger alignment it goes on only past gaps that are long enough but hold no aligned address. Every
+ * area has a guard page of its own before and behind it that is never mapped: two guards lie between neighbours.
  * This file hands out addresses; vmalloc.h maps things there.
  */
 #ifndef MM_VM_AREA_H
@@ -28,9 +29,9 @@ struct vm_area {
 	enum vm_area_kind kind;
 	const char *caller;	/* who asked, for the table */
 	u64 nr_pages;		/* frames mapped */
-	struct page **pages;	/* ALLOC: frames to free (one per 4 KiB) */
+	u32 frames;		/* ALLOC: what to free, the last got first: a list through struct page */
+	bool claimed;		/* somebody is about to free it */
 	u64 pa;			/* IOREMAP: physical address asked for */
-	unsigned page_order;	/* ALLOC: order the frames were allocated in */
 	/* The tree. */
 	struct vm_area *left, *right;
 	int height;
@@ -49,6 +50,14 @@ struct vm_area *get_vm_area(u64 size, u64 align, enum vm_area_kind kind, const c
 
 /* Give the addresses back. Nothing is mapped there any more. Task context. */
 void free_vm_area(struct vm_area *area);
+
+/*
+ * The area of that kind whose first address va is, for the caller to unmap and free: of several who ask for the same one
+ * only the first gets it. NULL: *why says why not. Task context.
+ */
+struct vm_area *claim_vm_area(u64 va, enum vm_area_kind kind, const char **why);
+/* It could not be unmapped after all. */
+void unclaim_vm_area(struct vm_area *area);
 
 /* The area that va lies in (guards do not count), or NULL. Task context. */
 struct vm_area *find_vm_area(u64 va);

@@ -2,8 +2,9 @@
 /*
  * Mappings in kernel virtual areas. See vmalloc.h.
  *
- * Each of the three kinds is: take an area, map (kernel_map.h), or undo in reverse order. Frames of vmalloc() go back through the batch
- * that unmaps them, so nobody gets them before the last CPU has forgotten where they were.
+ * Each of the three kinds is: take an area, map (kernel_map.h), or undo in reverse order. The frames of vmalloc() are a list
+ * through struct page, so that an area of any size needs nothing besides them; they go back through the batch that
+ * unmaps them, so nobody gets them before the last CPU has forgotten where they were.
  */
 #include "mm/vmalloc.h"
 
@@ -16,120 +17,65 @@
 #define RW_ATTRS DIRECT_ATTRS
 #define RO_ATTRS (DIRECT_ATTRS & ~PTE_W)
 #define BLOCK_PAGES BIT(BLOCK_ORDER)
-
-/* ---- Frames of an area ---- */
-
-/* log2 of the frames that an array of nr pointers takes. */
-static unsigned array_order(u64 nr)
-{
-	return log2_ceil(align_up(nr * sizeof(struct page *), PAGE_SIZE) >> PAGE_SHIFT);
-}
-
-/* Whole blocks come first, as far as page_order says so; what is left over is single frames. */
-static unsigned order_at(const struct vm_area *a, u64 i)
-{
-	return a->page_order == ORDER_2M && i < align_down(a->size >> PAGE_SHIFT, BLOCK_PAGES) ? ORDER_2M : 0;
-}
-
-/* Free the first nr pages' frames, which were never mapped. */
-static void free_frames(const struct vm_area *a, u64 nr)
-{
-	for (u64 i = 0; i < nr; i += BIT(order_at(a, i)))
-		free_pages(a->pages[i], order_at(a, i));
-}
-
-static bool get_frames(struct vm_area *a)
-{
-	u64 nr = a->size >> PAGE_SHIFT;
-
-	for (u64 i = 0; i < nr;) {
-		unsigned order = order_at(a, i);
-		struct page *page = alloc_pages(order, ALLOC_ZERO);
-
-		if (!page) {
-			free_frames(a, i);
-			return false;
-		}
-		for (u64 k = 0; k < BIT(order); k++)
-			a->pages[i++] = page + k;
-	}
-	return true;
-}
+#define RUN_PAGES 64u	/* single frames that are mapped at a time */
 
 /* ---- vmalloc ---- */
 
-static bool fill_area(struct vm_area *a)
+/* What the area has so far: frames on its list, the first nr_pages pages mapped. */
+static void area_add(struct vm_area *a, struct page *page)
 {
-	u64 nr = a->size >> PAGE_SHIFT;
-	struct tlb_batch batch;
-	struct page *array;
-	int rc;
+	page->next = a->frames;
+	a->frames = (u32)page_to_pfn(page);
+}
 
-	if (array_order(nr) > ORDER_MAX)
+static bool add_block(struct vm_area *a, struct tlb_batch *batch)
+{
+	struct page *page = alloc_pages(ORDER_2M, ALLOC_ZERO);
+
+	if (!page)
 		return false;
-	array = alloc_pages(array_order(nr), 0);
-	if (!array)
+	if (kernel_map_range(a->start + (a->nr_pages << PAGE_SHIFT), range_len(page_to_phys(page).raw, 2 * MIB), RW_ATTRS,
+			     PT_2M, batch)) {
+		free_pages(page, ORDER_2M);
 		return false;
-	a->pages = page_to_virt(array);
-	a->page_order = nr >= BLOCK_PAGES ? ORDER_2M : 0;
-	if (!get_frames(a)) {
-		/* No whole blocks: single frames will do. */
-		if (!a->page_order)
-			goto out_array;
-		a->page_order = 0;
-		if (!get_frames(a))
-			goto out_array;
 	}
-	tlb_batch_init(&batch, &kernel_space);
-	rc = kernel_map_pages(a->start, a->pages, nr, RW_ATTRS, PT_2M, &batch);
-	tlb_batch_finish(&batch);
-	if (!rc) {
-		a->nr_pages = nr;
+	area_add(a, page);
+	a->nr_pages += BLOCK_PAGES;
+	return true;
+}
+
+/* nr single frames, RUN_PAGES at most: all or none. */
+static bool add_singles(struct vm_area *a, u64 nr, struct tlb_batch *batch)
+{
+	struct page *pages[RUN_PAGES];
+	u64 got = 0;
+
+	while (got < nr && (pages[got] = alloc_page(ALLOC_ZERO)))
+		got++;
+	if (got == nr && !kernel_map_pages(a->start + (a->nr_pages << PAGE_SHIFT), pages, nr, RW_ATTRS, PT_2M, batch)) {
+		for (u64 i = 0; i < nr; i++)
+			area_add(a, pages[i]);
+		a->nr_pages += nr;
 		return true;
 	}
-	free_frames(a, nr);
-out_array:
-	free_pages(array, array_order(nr));
+	while (got)
+		free_page(pages[--got]);
 	return false;
 }
 
-void *vmalloc(u64 size)
+static bool fill_area(struct vm_area *a, struct tlb_batch *batch)
 {
-	struct vm_area *a;
+	u64 nr = a->size >> PAGE_SHIFT;
 
-	if (!size) {
-		log_warn("vmalloc: size 0");
-		return NULL;
+	while (a->nr_pages < nr) {
+		u64 left = nr - a->nr_pages;
+
+		if (is_aligned(a->nr_pages, BLOCK_PAGES) && left >= BLOCK_PAGES && add_block(a, batch))
+			continue;
+		if (!add_singles(a, MIN(left, RUN_PAGES), batch))
+			return false;
 	}
-	a = get_vm_area(size, size >= 2 * MIB ? 2 * MIB : PAGE_SIZE, VM_AREA_ALLOC, __func__);
-	if (!a)
-		return NULL;
-	if (!fill_area(a)) {
-		free_vm_area(a);
-		return NULL;
-	}
-	return (void *)a->start;
-}
-
-/* The area that begins at p and is of this kind, or NULL and a line in the log. */
-static struct vm_area *area_of(const void *p, enum vm_area_kind kind, const char *what)
-{
-	struct vm_area *a = find_vm_area((u64)p);
-
-	if (a && a->kind == kind && a->start == align_down((u64)p, PAGE_SIZE))
-		return a;
-	log_warn("%s of %p: %s", what, p, !a ? "no such area" : a->kind != kind ? "an area of another kind" :
-		 "not the beginning of the area");
-	return NULL;
-}
-
-static bool unmap_area(struct vm_area *a, struct tlb_batch *batch)
-{
-	int rc = kernel_unmap(range_len(a->start, a->size), batch);
-
-	if (rc)
-		log_warn("area at 0x%llx cannot be unmapped (%d): kept", (unsigned long long)a->start, rc);
-	return !rc;
+	return true;
 }
 
 /*
@@ -138,42 +84,97 @@ static bool unmap_area(struct vm_area *a, struct tlb_batch *batch)
  */
 static void give_back(struct vm_area *a, struct tlb_batch *batch)
 {
-	for (u64 i = 0; i < a->nr_pages; i += BIT(order_at(a, i))) {
-		unsigned order = order_at(a, i);
-		int rc = set_direct_map_batch(page_to_pfn(a->pages[i]), BIT(order), true, batch);
+	for (u32 pfn = a->frames, next; pfn != PFN_NONE; pfn = next) {
+		struct page *page = pfn_to_page(pfn);
+		unsigned order = page->order;
+		int rc = set_direct_map_batch(pfn, BIT(order), true, batch);
 
+		next = page->next;	/* the batch has a list of its own through it */
 		if (rc)
-			log_warn("vfree: frame 0x%llx cannot go back to the direct map (%d): kept",
-				 (unsigned long long)page_to_pfn(a->pages[i]), rc);
+			log_warn("vfree: frame 0x%x cannot go back to the direct map (%d): kept", pfn, rc);
 		else
-			tlb_batch_free(batch, a->pages[i], order);
+			tlb_batch_free(batch, page, order);
 	}
 }
 
-void vfree(void *p)
+/* Unmap what is mapped in an area. */
+static bool unmap_area(struct vm_area *a, struct tlb_batch *batch)
+{
+	int rc = a->nr_pages ? kernel_unmap(range_len(a->start, a->nr_pages << PAGE_SHIFT), batch) : 0;
+
+	if (rc)
+		log_warn("area at 0x%llx cannot be unmapped (%d): kept", (unsigned long long)a->start, rc);
+	return !rc;
+}
+
+/* Undo an area in a batch that is finished here, too. */
+static void undo_area(struct vm_area *a, struct tlb_batch *batch)
+{
+	bool done = unmap_area(a, batch);
+
+	if (done)
+		give_back(a, batch);
+	tlb_batch_finish(batch);
+	if (done)
+		free_vm_area(a);
+	else
+		unclaim_vm_area(a);
+}
+
+void *vmalloc_for(u64 size, const char *caller)
 {
 	struct tlb_batch batch;
 	struct vm_area *a;
 
-	if (!p)
-		return;
-	a = area_of(p, VM_AREA_ALLOC, "vfree");
+	if (!size) {
+		log_warn("vmalloc: size 0, by %s", caller);
+		return NULL;
+	}
+	/* Not for exactness: so that a size beyond all memory does not take all of it first. */
+	if (size >> PAGE_SHIFT > buddy_free_frames())
+		return NULL;
+	a = get_vm_area(size, size >= 2 * MIB ? 2 * MIB : PAGE_SIZE, VM_AREA_ALLOC, caller);
 	if (!a)
-		return;
+		return NULL;
 	tlb_batch_init(&batch, &kernel_space);
-	if (unmap_area(a, &batch)) {
-		give_back(a, &batch);
-		tlb_batch_finish(&batch);
-		free_pages(virt_to_page(a->pages), array_order(a->nr_pages));
-		free_vm_area(a);
-		return;
+	if (!fill_area(a, &batch)) {
+		undo_area(a, &batch);
+		return NULL;
 	}
 	tlb_batch_finish(&batch);
+	return (void *)a->start;
+}
+
+/* Claim, unmap and free the area that begins at p. */
+static void free_area(const void *p, enum vm_area_kind kind, const char *what)
+{
+	struct tlb_batch batch;
+	struct vm_area *a;
+	const char *why;
+
+	if (!p)
+		return;
+	a = claim_vm_area(align_down((u64)p, PAGE_SIZE), kind, &why);
+	if (!a) {
+		log_warn("%s of %p: %s", what, p, why);
+		return;
+	}
+	tlb_batch_init(&batch, &kernel_space);
+	undo_area(a, &batch);
+}
+
+void vfree(void *p)
+{
+	if ((u64)p & (PAGE_SIZE - 1)) {
+		log_warn("vfree of %p: not what vmalloc() gave", p);
+		return;
+	}
+	free_area(p, VM_AREA_ALLOC, "vfree");
 }
 
 /* ---- vmap ---- */
 
-void *vmap(struct page *const *pages, u64 nr, unsigned flags)
+void *vmap_for(struct page *const *pages, u64 nr, unsigned flags, const char *caller)
 {
 	struct tlb_batch batch;
 	struct vm_area *a;
@@ -185,7 +186,7 @@ void *vmap(struct page *const *pages, u64 nr, unsigned flags)
 		return NULL;
 	}
 	blocks = nr >= BLOCK_PAGES && pages[0] && is_aligned(page_to_pfn(pages[0]), BLOCK_PAGES);
-	a = get_vm_area(nr << PAGE_SHIFT, blocks ? 2 * MIB : PAGE_SIZE, VM_AREA_MAP, __func__);
+	a = get_vm_area(nr << PAGE_SHIFT, blocks ? 2 * MIB : PAGE_SIZE, VM_AREA_MAP, caller);
 	if (!a)
 		return NULL;
 	tlb_batch_init(&batch, &kernel_space);
@@ -199,27 +200,9 @@ void *vmap(struct page *const *pages, u64 nr, unsigned flags)
 	return (void *)a->start;
 }
 
-static void unmap_and_free(const void *p, enum vm_area_kind kind, const char *what)
-{
-	struct tlb_batch batch;
-	struct vm_area *a;
-	bool done;
-
-	if (!p)
-		return;
-	a = area_of(p, kind, what);
-	if (!a)
-		return;
-	tlb_batch_init(&batch, &kernel_space);
-	done = unmap_area(a, &batch);
-	tlb_batch_finish(&batch);
-	if (done)
-		free_vm_area(a);
-}
-
 void vunmap(void *p)
 {
-	unmap_and_free(p, VM_AREA_MAP, "vunmap");
+	free_area(p, VM_AREA_MAP, "vunmap");
 }
 
 /* ---- ioremap ---- */
@@ -250,7 +233,7 @@ static const char *ioremap_refused(u64 pa, u64 size, unsigned type)
 	return NULL;
 }
 
-void *ioremap(u64 pa, u64 size, unsigned type)
+void *ioremap_for(u64 pa, u64 size, unsigned type, const char *caller)
 {
 	const char *why = ioremap_refused(pa, size, type);
 	struct range frames = range(align_down(pa, PAGE_SIZE), align_up(pa + size, PAGE_SIZE));
@@ -269,7 +252,7 @@ void *ioremap(u64 pa, u64 size, unsigned type)
 	/* A large leaf must not span two types of the MTRRs. */
 	arch_memory_type(phys(frames.start), &end);
 	large = is_aligned(frames.start, 2 * MIB) && range_size(frames) >= 2 * MIB && end >= frames.end;
-	a = get_vm_area(range_size(frames), large ? 2 * MIB : PAGE_SIZE, VM_AREA_IOREMAP, __func__);
+	a = get_vm_area(range_size(frames), large ? 2 * MIB : PAGE_SIZE, VM_AREA_IOREMAP, caller);
 	if (!a)
 		return NULL;
 	a->pa = pa;
@@ -286,5 +269,5 @@ void *ioremap(u64 pa, u64 size, unsigned type)
 
 void iounmap(void *p)
 {
-	unmap_and_free(p, VM_AREA_IOREMAP, "iounmap");
+	free_area(p, VM_AREA_IOREMAP, "iounmap");
 }

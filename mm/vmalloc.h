@@ -3,7 +3,8 @@
  * Mappings in kernel virtual areas: memory of one's own, aliases of frames, devices (SPEC VA1).
  *
  * All functions: task context, no spinlock held, interrupts on. Pointers are NULL when there is no memory or
- * no room; a bad argument is NULL too and named in the log.
+ * no room; a bad argument is NULL too and named in the log. `caller` is who asks, for the table of areas: the macros
+ * give the function's name.
  */
 #ifndef MM_VMALLOC_H
 #define MM_VMALLOC_H
@@ -12,15 +13,22 @@
 #include "kernel/base/types.h"
 #include "mm/page.h"
 
-/* size bytes, zeroed, page-aligned, writable, NX, with guard pages; by 2M leaves where size reaches 2 MiB and
- * whole blocks are free, else 4K ones. */
-void *vmalloc(u64 size);
-/* NULL is fine; another pointer than vmalloc() gave is named in the log and changes nothing. */
+/*
+ * size bytes, zeroed, page-aligned, writable, NX, with guard pages. From 2 MiB on, each 2 MiB of it is one block mapped by
+ * one 2M leaf as long as there are free blocks, and 512 single frames where there is none.
+ */
+#define vmalloc(size) vmalloc_for((size), __func__)
+void *vmalloc_for(u64 size, const char *caller);
+/*
+ * NULL is fine; another pointer than vmalloc() gave is named in the log and changes nothing. Rights that were taken
+ * from the frames meanwhile (set_memory_ro) are given back.
+ */
 void vfree(void *p);
 
 /* An alias of nr frames, writable or read-only, NX. The frames stay the caller's. */
 #define VMAP_RO 0x1u
-void *vmap(struct page *const *pages, u64 nr, unsigned flags);
+#define vmap(pages, nr, flags) vmap_for((pages), (nr), (flags), __func__)
+void *vmap_for(struct page *const *pages, u64 nr, unsigned flags, const char *caller);
 void vunmap(void *p);
 
 /* Memory types of ioremap(): indexes of the PAT as arch sets it up (reset value of entries 0..3; 4 is WC). */
@@ -37,7 +45,8 @@ enum ioremap_type {
  * Map [pa, pa + size): any alignment, the pointer returned has the same offset in its page. -EINVAL (NULL): size 0,
  * wraps, beyond the CPU's physical width, or memory that is in the direct map with another type.
  */
-void *ioremap(u64 pa, u64 size, unsigned type);
+#define ioremap(pa, size, type) ioremap_for((pa), (size), (type), __func__)
+void *ioremap_for(u64 pa, u64 size, unsigned type, const char *caller);
 void iounmap(void *p);
 
 #endif
