@@ -62,6 +62,8 @@ int bootmem_add(struct range r)
 int bootmem_reserve(struct range r)
 {
 	r = range(align_down(r.start, PAGE_SIZE), align_up(r.end, PAGE_SIZE));
+	if (range_empty(r))
+		return 0;
 	for (unsigned i = 0; i < nr_ranges; i++) {
 		struct range have = free_ranges[i];
 
