@@ -480,6 +480,8 @@ void pt_split_leaf(struct pt_space *space, struct pt_slot slot, u64 va, struct p
 	struct pt_stats *stats = pt_stats_of(space, va);
 
 	assert_held(&space->lock);
+	/* A change of the leaf may still be in flight: who looks at a piece of it has as long to wait. */
+	child->gen = pt_page_of_slot(slot.pte)->gen;
 	if (leaf_is_volatile(space)) {
 		replace_volatile(slot.pte, slot.value, slot.level, make_split, &split);
 	} else {
@@ -683,6 +685,7 @@ static unsigned protect_run(struct apply *a, pte_t *table, unsigned level, unsig
 		if (!pte_is_leaf(e, level)) {
 			if (pte_present(e))
 				break;
+			idle = true;	/* it may have become absent a moment ago, and be cached still */
 			continue;
 		}
 		if (pte_same(e, new)) {
@@ -735,13 +738,14 @@ static void hang_table(struct apply *a, struct pt_slot slot, u64 va)
 	bool user = a->space->flags & PT_SPACE_USER;
 
 	memset(page_to_virt(child), 0, PAGE_SIZE);
+	child->gen = virt_to_page(table)->gen;	/* what was unmapped here may still be in flight */
 	pt_stats_of(a->space, va)->tables++;
 	pt_store_run(table, slot.level, pt_index(va, slot.level), 1, pte_table(page_to_phys(child), user), 0);
 }
 
 /*
  * MAP from va on, where an absent entry stands: hang tables until a leaf fits, and fill the run of absent
- * entries. Nothing is flushed: what is absent is not cached (SDM 3A 4.10.2.3). Returns the next address.
+ * entries. That alone needs no flush: what is absent is not cached (SDM 3A 4.10.2.3). Returns the next address.
  */
 static u64 map_run(struct apply *a, struct pt_slot slot, u64 va)
 {
@@ -760,6 +764,8 @@ static u64 map_run(struct apply *a, struct pt_slot slot, u64 va)
 
 	while (run < n && pte_none(pte_load(table + i + run)))
 		run++;
+	/* What stood here before may be in flight: whoever maps must not come back while a CPU still uses it. */
+	a->wait = MAX(a->wait, virt_to_page(table)->gen);
 	pt_store_run(table, slot.level, i, (unsigned)run, pte_leaf(phys(pa), c->set, slot.level), pt_span(slot.level));
 	pt_stats_of(a->space, va)->leaves[slot.level] += run;
 	pt_note_change(a->space, virt_to_page(table));

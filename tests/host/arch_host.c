@@ -90,8 +90,26 @@ void host_irqs_set(bool on)
 
 /* kernel/base/arch_cpu.h */
 
+/* Let the other CPU of a race in, if this is the point for it. */
+static void race_point(void)
+{
+	const struct virtual_cpu *me = &cpus[host.cpu];
+
+	if (host.in_race || host.cpu != host.race_cpu || me->state.locks_held || !me->irqs)
+		return;
+	if (++host.race_points != host.race_at)
+		return;
+	host.in_race = true;
+	host_cpu_set(host.race_as);
+	host.race(host.race_arg);
+	host_cpu_set(host.race_cpu);
+	host.in_race = false;
+}
+
 struct cpu_state *arch_this_cpu(void)
 {
+	if (unlikely(host.race != NULL))
+		race_point();
 	return &cpus[host.cpu].state;
 }
 

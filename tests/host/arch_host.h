@@ -73,6 +73,16 @@ struct host {
 	void (*meanwhile)(void *arg);
 	void *meanwhile_arg;
 	bool in_meanwhile;
+	/*
+	 * Where another CPU may come in between: each time CPU race_cpu asks who it is (before it takes a lock, inside the
+	 * page allocator) with no lock held and interrupts on. At the race_at-th of these points, from 1, race() runs once,
+	 * as CPU race_as. race_points counts them.
+	 */
+	void (*race)(void *arg);
+	void *race_arg;
+	u32 race_cpu, race_as;
+	u64 race_at, race_points;
+	bool in_race;
 };
 
 extern struct host host;

@@ -466,12 +466,11 @@ static bool is_lazy(u32 cpu, u64 va)
 	return false;
 }
 
-/* Whether a cached leaf says, page for page, what the tables say. */
-static bool leaf_holds(u32 cpu, const struct leaf *l)
+/* Whether a cached leaf says, page for page, what the tables say of the addresses in r. */
+static bool leaf_holds_in(u32 cpu, const struct leaf *l, struct range r)
 {
-	u64 end = l->va + pt_span(l->level);
-
-	for (u64 va = l->va; va != end;) {
+	r = range_intersect(range_len(l->va, pt_span(l->level)), r);
+	for (u64 va = r.start; va < r.end;) {
 		struct leaf now = walk_fresh(host_root(cpu), va);
 
 		if (!now.level || ((now.attrs ^ l->attrs) & LEAF_COMPARED))
@@ -480,11 +479,14 @@ static bool leaf_holds(u32 cpu, const struct leaf *l)
 			return false;
 		if (l->attrs & ~now.attrs & PTE_D)	/* cleared behind the CPU's back */
 			return false;
-		if (now.level >= l->level)
-			return true;
-		va += pt_span(now.level);
+		va = pt_next(va, now.level);
 	}
 	return true;
+}
+
+static bool leaf_holds(u32 cpu, const struct leaf *l)
+{
+	return leaf_holds_in(cpu, l, range_len(l->va, pt_span(l->level)));
 }
 
 static unsigned check_leaf(u32 cpu, const struct leaf *l)
@@ -566,7 +568,7 @@ unsigned sim_stale_in(struct range va)
 			const struct leaf *l = &c->leaves[i];
 
 			if (l->level && range_overlaps(range_len(l->va, pt_span(l->level)), va) && !is_lazy(cpu, l->va))
-				stale += !leaf_holds(cpu, l);
+				stale += !leaf_holds_in(cpu, l, va);
 		}
 	}
 	return stale;
