@@ -5,6 +5,9 @@
 #include "kernel/base/errno.h"
 #include "kernel/base/panic.h"
 
+/* Generation of the last change that took executability away: writability waits until it is flushed. */
+static u64 exec_lost_gen;
+
 u64 alias_total_writable;
 u64 alias_total_executable;
 
@@ -37,7 +40,10 @@ static int allows_executable(pfn_t pfn, u64 nr, unsigned own, bool sealing)
 		if (!pfn_valid(pfn + i) || !alias_class_executable(page->class) || page->writable_aliases > own)
 			return -EPERM;
 	}
-	return !sealing && direct_writable(pfn, nr) ? -EPERM : 0;
+	if (!sealing && direct_writable(pfn, nr))
+		return -EPERM;
+	/* Whoever could write these frames has been made to forget it: rare enough to ask for everything. */
+	return tlb_flushed(&kernel_space, kernel_space.gen) ? 0 : -EAGAIN;
 }
 
 static int allows_writable(pfn_t pfn, u64 nr)
@@ -53,7 +59,12 @@ static int allows_writable(pfn_t pfn, u64 nr)
 			return -EPERM;
 		i++;
 	}
-	return 0;
+	return alias_exec_flushed() ? 0 : -EAGAIN;
+}
+
+bool alias_exec_flushed(void)
+{
+	return tlb_flushed(&kernel_space, exec_lost_gen);
 }
 
 int alias_allows(pfn_t pfn, u64 nr, u64 attrs, unsigned own, bool sealing)
@@ -95,6 +106,8 @@ void alias_count(pfn_t pfn, u64 nr, int writable, int executable)
 	assert_held(&kernel_space.lock);
 	if (!writable && !executable)
 		return;
+	if (executable < 0)
+		exec_lost_gen = kernel_space.gen + 1;	/* that of the change being made */
 	for (u64 i = 0; i < nr;) {
 		u64 behind = MIN(align_up(pfn + i + 1, BIT(BLOCK_ORDER)) - pfn, nr);
 

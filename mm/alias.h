@@ -30,9 +30,13 @@ bool alias_class_executable(enum page_class class);
 
 /*
  * Whether nr frames from pfn on may be mapped with `attrs` besides the aliases they have now, of which `own` (0 or 1)
- * writable ones are about to go, and so does the direct map's writability if `sealing`. 0, or -EPERM.
+ * writable ones are about to go, and so does the direct map's writability if `sealing`. 0, -EPERM, or -EAGAIN: allowed by
+ * the tables, but a CPU may still hold the right that was taken away for it; flush and try again (pt_run() does).
  */
 int alias_allows(pfn_t pfn, u64 nr, u64 attrs, unsigned own, bool sealing) __must_check;
+
+/* Whether every CPU has forgotten whatever was executable once and is no longer. */
+bool alias_exec_flushed(void);
 
 /* Count leaves that come (+1) or go (-1). Frames without struct page are skipped. */
 void alias_count(pfn_t pfn, u64 nr, int writable, int executable);

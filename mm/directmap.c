@@ -9,15 +9,16 @@
 #define CLASS_FOREIGN 0x1u	/* not in it: not ours, or not memory */
 #define CLASS_NEEDED 0x2u	/* reached through it by the kernel at any moment: never taken out */
 #define CLASS_SEALED 0x4u	/* read-only in it */
+#define CLASS_WRITTEN 0x8u	/* written through it by the kernel at any moment: never made read-only */
 
 static const u8 class_traits[PAGE_CLASSES] = {
 	[PAGE_RESERVED] = CLASS_FOREIGN,
 	[PAGE_DEVICE] = CLASS_FOREIGN,
 	[PAGE_RUNTIME] = CLASS_FOREIGN,
-	[PAGE_TABLE] = CLASS_NEEDED,
-	[PAGE_MEMMAP] = CLASS_NEEDED,
-	[PAGE_SLAB] = CLASS_NEEDED,
-	[PAGE_BOOT] = CLASS_NEEDED,
+	[PAGE_TABLE] = CLASS_NEEDED | CLASS_WRITTEN,
+	[PAGE_MEMMAP] = CLASS_NEEDED | CLASS_WRITTEN,
+	[PAGE_SLAB] = CLASS_NEEDED | CLASS_WRITTEN,
+	[PAGE_BOOT] = CLASS_NEEDED | CLASS_WRITTEN,
 	[PAGE_KERNEL_TEXT] = CLASS_NEEDED | CLASS_SEALED,
 	[PAGE_KERNEL_RODATA] = CLASS_NEEDED | CLASS_SEALED,
 	[PAGE_KERNEL_DATA] = CLASS_NEEDED,
@@ -58,6 +59,14 @@ static unsigned traits_of(pfn_t pfn, u64 nr, bool *executable)
 		pfn = behind;
 	}
 	return traits;
+}
+
+int directmap_allows(pfn_t pfn, u64 nr, bool writable)
+{
+	bool executable;
+	unsigned traits = traits_of(pfn, nr, &executable);
+
+	return traits & (writable ? CLASS_SEALED : CLASS_WRITTEN) ? -EPERM : 0;
 }
 
 u64 directmap_span(pfn_t pfn, u64 nr, bool *has)
@@ -147,7 +156,8 @@ static int check_frames(struct toggle *t)
 	if (!t->valid && traits & CLASS_NEEDED)
 		return -EPERM;
 	t->may_be_sealed = executable || traits & CLASS_SEALED;
-	return 0;
+	/* What comes back is writable: nobody may still execute it (alias.h). */
+	return t->valid && !alias_exec_flushed() ? -EAGAIN : 0;
 }
 
 /* Frames from the i-th on that come back with the same rights. */

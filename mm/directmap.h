@@ -25,6 +25,12 @@ bool directmap_has(pfn_t pfn);
 u64 directmap_span(pfn_t pfn, u64 nr, bool *has);
 
 /*
+ * Whether the owners of frames let their direct-map alias be made writable, or read-only: -EPERM for the image's constants,
+ * and for what the kernel writes through the direct map (tables, slabs, the memory map).
+ */
+int directmap_allows(pfn_t pfn, u64 nr, bool writable) __must_check;
+
+/*
  * Map [start, end) of physical memory that the kernel may use, in the largest leaves that fit and do not span two
  * memory types. Boot, after the page allocator is up: -ENOMEM, -EINVAL, -EBUSY (something is mapped there).
  */

@@ -31,7 +31,6 @@ int mm_plant;
 
 static struct pt_space *pt_spaces;
 static spinlock_t pt_spaces_lock;
-static u32 pt_plan_ids;
 
 /* ---- Stores ---- */
 
@@ -105,18 +104,39 @@ void pt_store_run(pte_t *table, unsigned level, unsigned i, unsigned n, pte_t fi
 
 /* ---- Pools of tables ---- */
 
-int pt_pool_reserve(struct pt_pool *pool, u64 nr)
+static bool must_avoid(const struct pt_plan *plan, const struct page *page)
 {
+	u64 block = align_down(page_to_phys(page).raw, pt_span(PT_2M));
+
+	for (u32 i = 0; plan && i < plan->nr_avoid; i++)
+		if (plan->avoid[i] == block)
+			return true;
+	return false;
+}
+
+static void pool_push(struct pt_pool *pool, struct page *page)
+{
+	page->next = pool->head;
+	pool->head = (u32)page_to_pfn(page);
+	pool->nr++;
+}
+
+int pt_pool_reserve(struct pt_pool *pool, u64 nr, const struct pt_plan *plan)
+{
+	struct pt_pool unfit = PT_POOL_INIT;
+	int rc = 0;
+
 	while (pool->nr < nr) {
 		struct page *page = alloc_page(0);
 
-		if (!page)
-			return -ENOMEM;
-		page->next = pool->head;
-		pool->head = (u32)page_to_pfn(page);
-		pool->nr++;
+		if (!page) {
+			rc = -ENOMEM;
+			break;
+		}
+		pool_push(must_avoid(plan, page) ? &unfit : pool, page);
 	}
-	return 0;
+	pt_pool_release(&unfit);
+	return rc;
 }
 
 /* A frame of the pool, now a table of this level that translates va onwards. Its entries are undefined. */
@@ -179,7 +199,7 @@ int pt_space_init(struct pt_space *space, const char *name, unsigned flags, phys
 	struct page *table;
 
 	if (!root.raw) {
-		int rc = pt_pool_reserve(&pool, 1);
+		int rc = pt_pool_reserve(&pool, 1, NULL);
 
 		if (rc)
 			return rc;
@@ -306,7 +326,7 @@ int pt_fill_tables(struct pt_space *space, struct range va, unsigned level)
 
 	if (level < PT_4K || level >= space->levels || range_empty(va))
 		return -EINVAL;
-	rc = pt_pool_reserve(&pool, fill_tables_needed(space, va, level));
+	rc = pt_pool_reserve(&pool, fill_tables_needed(space, va, level), NULL);
 	if (!rc) {
 		spin_lock(&space->lock);
 		for (u64 at = align_down(va.start, span); !rc; at += span) {
@@ -380,19 +400,27 @@ static bool leaf_is_volatile(const struct pt_space *space)
 	return space->flags & PT_SPACE_USER;
 }
 
-/* What one store of break-before-make needs, for the rendezvous. */
+/*
+ * What one store of break-before-make needs, for the rendezvous. All other CPUs stand still in it, so what a user leaf has
+ * of A and D by then is final: a child is filled from that.
+ */
 struct bbm_store {
 	struct pt_slot slot;
-	pte_t table;
+	pte_t value;
+	struct page *child;	/* or NULL: it says the right thing already */
 };
+
+static void fill_child(struct page *child, pte_t leaf, unsigned level);
 
 static void bbm_store(void *arg)
 {
 	struct bbm_store *s = arg;
 
+	if (s->child)
+		fill_child(s->child, pte_load(s->slot.pte), s->slot.level);
 	arch_pte_store(s->slot.pte, (pte_t){ 0 }, s->slot.level);
 	arch_rendezvous_flush();
-	arch_pte_store(s->slot.pte, s->table, s->slot.level);
+	arch_pte_store(s->slot.pte, s->value, s->slot.level);
 }
 
 static bool bbm_wanted(pte_t leaf)
@@ -412,19 +440,27 @@ int pt_publish_possible(struct pt_slot slot, pte_t leaf, u64 va)
 	return arch_range_pinned(span) || range_has(span, phys_to_va(virt_to_phys(slot.pte))) ? -EBUSY : 0;
 }
 
-void pt_publish(struct pt_slot slot, pte_t value, pte_t leaf)
+/* Store by break-before-make, filling a child (or NULL) from the leaf that is broken. */
+static void publish_broken(struct pt_slot slot, pte_t value, struct page *child)
 {
+	struct bbm_store s = { slot, value, child };
 	pte_t *table = (pte_t *)align_down((u64)slot.pte, PAGE_SIZE);
 	unsigned i = (unsigned)(slot.pte - table);
 	unsigned lo = i ? i - 1 : 0;
 	unsigned hi = MIN(i + 1, PT_ENTRIES - 1);
+	unsigned before = pt_count_breaks(table, slot.level, lo, hi);
+
+	arch_rendezvous(bbm_store, &s);
+	virt_to_page(table)->breaks += pt_count_breaks(table, slot.level, lo, hi) - before;
+}
+
+void pt_publish(struct pt_slot slot, pte_t value, pte_t leaf)
+{
+	pte_t *table = (pte_t *)align_down((u64)slot.pte, PAGE_SIZE);
+	unsigned i = (unsigned)(slot.pte - table);
 
 	if (bbm_wanted(leaf)) {
-		struct bbm_store s = { slot, value };
-		unsigned before = pt_count_breaks(table, slot.level, lo, hi);
-
-		arch_rendezvous(bbm_store, &s);
-		virt_to_page(table)->breaks += pt_count_breaks(table, slot.level, lo, hi) - before;
+		publish_broken(slot, value, NULL);
 		return;
 	}
 	if (PLANTED(PLANT_SPLIT_BY_UNMAP))
@@ -482,7 +518,9 @@ void pt_split_leaf(struct pt_space *space, struct pt_slot slot, u64 va, struct p
 	assert_held(&space->lock);
 	/* A change of the leaf may still be in flight: who looks at a piece of it has as long to wait. */
 	child->gen = pt_page_of_slot(slot.pte)->gen;
-	if (leaf_is_volatile(space)) {
+	if (leaf_is_volatile(space) && bbm_wanted(slot.value)) {
+		publish_broken(slot, split.entry, child);
+	} else if (leaf_is_volatile(space)) {
 		replace_volatile(slot.pte, slot.value, slot.level, make_split, &split);
 	} else {
 		fill_child(child, slot.value, slot.level);
@@ -496,10 +534,27 @@ void pt_split_leaf(struct pt_space *space, struct pt_slot slot, u64 va, struct p
 
 /* ---- Plan ---- */
 
-void pt_plan_begin(struct pt_plan *plan)
+/* Marks in struct block are told from those of earlier plans by number; when numbers start over, none may be left. */
+static void forget_marks(void)
 {
-	plan->id = ++pt_plan_ids;
+	for (pfn_t pfn = 0; pfn < page_max_pfn; pfn += BIT(BLOCK_ORDER))
+		if (pfn_valid(pfn)) {
+			pfn_to_block(pfn)->plan_2m = 0;
+			pfn_to_block(pfn)->plan_1g = 0;
+		}
+}
+
+/* Only the space with the direct map leaves marks: its numbers are given out under its lock. */
+void pt_plan_begin(struct pt_space *space, struct pt_plan *plan)
+{
+	if (unlikely(!++space->plan_ids)) {
+		if (!range_empty(space->direct))
+			forget_marks();
+		space->plan_ids = 1;
+	}
+	plan->id = space->plan_ids;
 	plan->tables = 0;
+	plan->nr_avoid = 0;
 	for (unsigned l = 0; l < ARRAY_SIZE(plan->last); l++)
 		plan->last[l] = 1;	/* no table starts at an odd address */
 }
@@ -603,6 +658,25 @@ static unsigned map_max_leaf(const struct pt_space *space, const struct pt_chang
 	return c->max_leaf && c->max_leaf < space->max_leaf ? c->max_leaf : space->max_leaf;
 }
 
+/*
+ * Under break-before-make a 1G leaf of the direct map is about to be split, and then 2M leaves at the ends of [r) out of
+ * it. The table in between must not lie in memory that those leaves map: it could not be written while one is absent.
+ */
+static int plan_avoid(struct pt_space *space, struct pt_plan *plan, struct range r)
+{
+	u64 block = pt_span(PT_2M);
+	u64 ends[] = { align_down(r.start, block), align_down(r.end - 1, block) };
+
+	if (pt_part_of(space, r.start) != PT_DIRECT)
+		return 0;
+	for (unsigned i = 0; i < ARRAY_SIZE(ends); i++) {
+		if (plan->nr_avoid == PT_PLAN_AVOID)
+			return -EBUSY;
+		plan->avoid[plan->nr_avoid++] = ends[i] - space->direct.start;
+	}
+	return 0;
+}
+
 int pt_plan(struct pt_space *space, const struct pt_change *c, struct pt_plan *plan)
 {
 	u64 va = c->va.start;
@@ -624,6 +698,8 @@ int pt_plan(struct pt_space *space, const struct pt_change *c, struct pt_plan *p
 		} else if (s.level > PT_4K && pte_present(s.value) && range_size(r) < pt_span(s.level) &&
 			   !(c->op == PT_OP_PROTECT && protect_is_noop(s.value, s.level, c))) {
 			rc = pt_publish_possible(s, s.value, va);
+			if (!rc && s.level == PT_1G && bbm_wanted(s.value))
+				rc = plan_avoid(space, plan, r);
 			if (rc)
 				return rc;
 			plan_partial(space, plan, s.level, r);
@@ -879,6 +955,16 @@ static inline bool range_ok(const struct pt_space *space, struct range va)
 	return is_aligned(va.start | va.end, PAGE_SIZE) && !range_empty(va) && range_covers(space->half, va);
 }
 
+/* A plan has to wait for changes in flight, perhaps this batch's own: bring every CPU up to date. */
+static void flush_before_retry(struct pt_space *space, struct tlb_batch *batch)
+{
+	spin_lock(&space->lock);
+	tlb_batch_wait(batch, space->gen);
+	spin_unlock(&space->lock);
+	tlb_batch_finish(batch);
+	arch_relax();
+}
+
 int pt_run(struct pt_space *space, const struct pt_protocol *protocol, void *arg, struct tlb_batch *batch)
 {
 	struct pt_pool pool = PT_POOL_INIT;
@@ -887,7 +973,7 @@ int pt_run(struct pt_space *space, const struct pt_protocol *protocol, void *arg
 
 	for (;;) {
 		spin_lock(&space->lock);
-		pt_plan_begin(&plan);
+		pt_plan_begin(space, &plan);
 		rc = protocol->plan(arg, &plan);
 		if (likely(!rc && plan.tables <= pool.nr)) {
 			protocol->apply(arg, &pool, batch);
@@ -896,10 +982,11 @@ int pt_run(struct pt_space *space, const struct pt_protocol *protocol, void *arg
 		}
 		spin_unlock(&space->lock);
 		if (!rc)
-			rc = pt_pool_reserve(&pool, plan.tables);
+			rc = pt_pool_reserve(&pool, plan.tables, &plan);
 		if (rc && rc != -EAGAIN)
 			break;
-		arch_relax();
+		if (rc)
+			flush_before_retry(space, batch);
 	}
 	if (unlikely(pool.nr))
 		pt_pool_release(&pool);
@@ -960,6 +1047,10 @@ static int plan_split(struct pt_space *space, struct range va, unsigned level, s
 				return rc;
 			plan->tables++;
 			/* A 1G leaf down to 4K: a table for each 2M block the range meets, besides. */
+			for (u64 b = at; !rc && s.level > level + 1 && bbm_wanted(s.value) && b < end; b = pt_next(b, PT_2M))
+				rc = plan_avoid(space, plan, range(b, MIN(pt_next(b, PT_2M), end)));
+			if (rc)
+				return rc;
 			if (s.level > level + 1)
 				plan->tables += (align_up(end, pt_span(PT_2M)) - align_down(at, pt_span(PT_2M))) >>
 						pt_shift(PT_2M);
@@ -980,13 +1071,13 @@ int pt_split_range(struct pt_space *space, struct range va, unsigned level, stru
 	(void)batch;			/* a split changes no right: there is nothing to flush */
 	for (;;) {
 		spin_lock(&space->lock);
-		pt_plan_begin(&plan);
+		pt_plan_begin(space, &plan);
 		rc = plan_split(space, va, level, &plan);
 		if (!rc && plan.tables <= pool.nr)
 			break;
 		spin_unlock(&space->lock);
 		if (!rc)
-			rc = pt_pool_reserve(&pool, plan.tables);
+			rc = pt_pool_reserve(&pool, plan.tables, &plan);
 		if (rc) {
 			pt_pool_release(&pool);
 			return rc;

@@ -87,6 +87,7 @@ struct pt_space {
 	struct pt_stats stats[PT_PARTS];
 	struct pt_list uniform;	/* tables that one leaf could replace, the oldest first */
 	struct pt_list empty;	/* tables with no entry, to be freed (never those of the direct map) */
+	u32 plan_ids;		/* plans begun */
 	struct pt_space *next;	/* all spaces, for the audit */
 };
 
@@ -141,6 +142,8 @@ struct pt_change {
 	u8 max_leaf;		/* MAP: largest leaf to use, 0: the space's. Also bounded by what fits */
 };
 
+struct pt_plan;
+
 /* Tables reserved for a change, so that nothing fails half-way. */
 struct pt_pool {
 	u32 head;	/* list through struct page */
@@ -149,8 +152,11 @@ struct pt_pool {
 
 #define PT_POOL_INIT { PFN_NONE, 0 }
 
-/* Have at least nr tables in the pool: 0, or -ENOMEM (what was got stays in the pool). No lock held. */
-int pt_pool_reserve(struct pt_pool *pool, u64 nr) __must_check;
+/*
+ * Have at least nr tables in the pool, none of them where `plan` (or NULL) must avoid them: 0, or -ENOMEM (what was got
+ * stays in the pool). No lock held.
+ */
+int pt_pool_reserve(struct pt_pool *pool, u64 nr, const struct pt_plan *plan) __must_check;
 /* Give back what is left. No lock held. */
 void pt_pool_release(struct pt_pool *pool);
 
@@ -158,12 +164,17 @@ void pt_pool_release(struct pt_pool *pool);
  * A plan: the tables that a set of changes will take, counted once even where several changes meet in
  * one table. begin, then pt_plan() each change, then compare plan.tables with the pool. Space locked.
  */
+/* 2M leaves that one request can split out of 1G leaves under break-before-make; more are -EBUSY. */
+#define PT_PLAN_AVOID 32u
+
 struct pt_plan {
 	u32 id;
 	u64 tables;
+	u64 avoid[PT_PLAN_AVOID];	/* break-before-make: 2M blocks of memory in which no table of this plan may lie */
+	u32 nr_avoid;
 	u64 last[PT_256T + 1];	/* by level: base of the table counted last (changes come in ascending order) */
 };
-void pt_plan_begin(struct pt_plan *plan);
+void pt_plan_begin(struct pt_space *space, struct pt_plan *plan);
 
 /*
  * Count what one change takes, and check it: MAP over a present leaf that maps something else is
@@ -177,7 +188,8 @@ void pt_apply(struct pt_space *space, const struct pt_change *change, struct pt_
 /*
  * The whole protocol, for a set of changes that must happen together. plan() is called with the space locked, as often
  * as it takes until enough tables are reserved: it checks everything and calls pt_plan() for each change; whatever it
- * returns ends the protocol, and nothing has changed. apply() is called once, under the same lock: it calls
+ * returns ends the protocol, and nothing has changed; but -EAGAIN finishes the batch, so that every CPU is up to date, and
+ * plans again. apply() is called once, under the same lock: it calls
  * pt_apply() for each change and cannot fail. The caller finishes the batch. Task context, no lock held.
  */
 struct pt_protocol {

@@ -128,17 +128,14 @@ static void count_collapse(struct pt_space *space, const struct page *table)
 }
 
 /* Kernel leaves: one store. */
-static bool collapse(struct pt_space *space, struct page *table, pte_t leaf, struct tlb_batch *batch)
+static void collapse(struct pt_space *space, struct page *table, pte_t leaf, struct tlb_batch *batch)
 {
 	struct pt_slot s = parent_slot(space, table);
 
-	if (pt_publish_possible(s, leaf, table->va))
-		return false;
 	pt_publish(s, leaf, leaf);
 	count_collapse(space, table);
 	tlb_batch_free_table(batch, table);
 	pt_note_change(space, pt_page_of_slot(s.pte));
-	return true;
 }
 
 /* User leaves, first round: the table is out of reach, and the CPU's updates with it. */
@@ -205,6 +202,12 @@ static bool is_due(const struct pt_space *space, const struct page *table, const
 	return space->policy == PT_COLLAPSE_EAGER || batch->settle || space->gen - table->gen >= PT_DEFER_CHANGES;
 }
 
+/* Break-before-make may be impossible at the moment: the table stays on the list. */
+static bool may_collapse(struct pt_space *space, const struct page *table, pte_t leaf)
+{
+	return space->flags & PT_SPACE_USER || !pt_publish_possible(parent_slot(space, table), leaf, table->va);
+}
+
 static bool collapse_uniform(struct pt_space *space, struct tlb_batch *batch)
 {
 	bool deferred = space->policy == PT_COLLAPSE_DEFERRED && !batch->settle;
@@ -217,14 +220,15 @@ static bool collapse_uniform(struct pt_space *space, struct tlb_batch *batch)
 		pte_t leaf = pt_collapsed_leaf(space, table);
 		u32 next;
 
-		if (!pte_none(leaf) && is_due(space, table, batch) &&
+		if (!pte_none(leaf) && is_due(space, table, batch) && may_collapse(space, table, leaf) &&
 		    (tlb_flushed(space, table->gen) || PLANTED(PLANT_COLLAPSE_UNFLUSHED))) {
 			next = table->next;
 			pt_list_remove(space, table);
 			if (space->flags & PT_SPACE_USER)
-				clear_for_collapse(space, table, batch), any = true;
+				clear_for_collapse(space, table, batch);
 			else
-				any |= collapse(space, table, leaf, batch);
+				collapse(space, table, leaf, batch);
+			any = true;
 			/* A parent that became uniform by this stands at the tail. */
 			if (next == PFN_NONE)
 				next = space->uniform.nr ? space->uniform.tail : PFN_NONE;

@@ -82,6 +82,12 @@ static int check_piece(const struct request *r, const struct piece *p)
 	bool new_x = alias_executable(p->after) && !alias_executable(p->attrs);
 	bool new_w = alias_writable(p->after) && !alias_writable(p->attrs);
 
+	if ((r->direct || r->follows) && (r->own.set | r->own.clear) & PTE_W) {
+		int rc = directmap_allows(p->pfn, p->nr, r->own.set & PTE_W);
+
+		if (rc)
+			return rc;
+	}
 	if (!new_x && !new_w && !(alias_executable(p->after) && alias_writable(p->after)))
 		return 0;
 	if (new_x && r->direct)

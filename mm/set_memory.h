@@ -6,7 +6,8 @@
  * this, or make a frame executable whose owner class does not allow it, is -EPERM.
  *
  * ro, rw and rox of another alias than the direct map's also change W of the direct-map alias, in the same batch; x and
- * nx leave that one NX. A call that finds nothing to do still waits until earlier changes of the range are flushed
+ * nx leave that one NX. Who makes a frame read-only through an alias makes it writable again before the alias or the frame is
+ * given up: unmapping one alias says nothing of the others (vfree() does it for the frames it owns). A call that finds nothing to do still waits until earlier changes of the range are flushed
  * everywhere.
  *
  * Task context, no spinlock held, interrupts on. 0 or a negative errno; on error nothing has changed, in tables,

@@ -20,6 +20,7 @@
 #include "mm/pt_internal.h"
 
 u32 tlb_flush_ceiling = 32;
+bool tlb_started;
 
 /* Each CPU counts for itself; readers add up. */
 static struct tlb_stats tlb_stats[MAX_CPUS];
@@ -43,7 +44,8 @@ void tlb_batch_wait(struct tlb_batch *b, u64 gen)
 	if (tlb_flushed(f->space, gen))
 		return;
 	/* A change of this very batch will be flushed by its own range, if no one else's came between. */
-	if (f->gen_first && gen >= f->gen_first && f->nr_gens == f->gen_last - f->gen_first + 1)
+	if (f->gen_first && gen >= f->gen_first && gen <= f->gen_last &&
+	    f->nr_gens == f->gen_last - f->gen_first + 1)
 		return;
 	f->full = true;
 	if (!f->gen_first)
@@ -309,6 +311,7 @@ void tlb_batch_finish(struct tlb_batch *b)
 	u32 me = cpu->id;
 
 	assert(cpu->locks_held == 0);
+	assert(arch_irqs_enabled() || !tlb_started);
 	if (b->flush.gen_last)
 		flush_everywhere(b, me);
 	/* Also of a batch without a flush: a page mapped again may have been what a table lacked. */

@@ -55,6 +55,12 @@ struct tlb_batch {
 /* Pages a ranged flush may cost before a full one is cheaper. */
 extern u32 tlb_flush_ceiling;
 
+/*
+ * Set once the machine takes interrupts: from then on a batch is only finished with interrupts on (asserted). Before,
+ * there is one CPU, and nobody to wait for.
+ */
+extern bool tlb_started;
+
 static inline void tlb_flush_reset(struct tlb_flush *f)
 {
 	f->gen_first = 0;

@@ -115,7 +115,8 @@ static void undo_area(struct vm_area *a, struct tlb_batch *batch)
 	if (done)
 		give_back(a, batch);
 	tlb_batch_finish(batch);
-	if (done)
+	/* A CPU that died may still translate these addresses: nobody gets them again. */
+	if (done && !batch->dead)
 		free_vm_area(a);
 	else
 		unclaim_vm_area(a);

@@ -112,7 +112,7 @@ TEST_FLAGS(costs, clock, "RP1", TEST_FIGURES)
 static bool measure_split(struct meter *m, u64 va, unsigned level)
 {
 	struct pt_pool pool = PT_POOL_INIT;
-	bool ok = pt_pool_reserve(&pool, 1) == 0;
+	bool ok = pt_pool_reserve(&pool, 1, NULL) == 0;
 	struct pt_slot s;
 
 	spin_lock(&kernel_space.lock);
