@@ -77,7 +77,8 @@ int fixture_split(struct range va, unsigned level)
 void fixture_events(struct fixture_events *out)
 {
 	for (unsigned l = 0; l <= PT_1G; l++) {
-		out->splits[l] = kernel_space.stats[PT_DIRECT].splits[l] + kernel_space.stats[PT_OTHER].splits[l];
+		out->splits[l] =
+			kernel_space.stats[PT_DIRECT].splits[l] + kernel_space.stats[PT_OTHER].splits[l];
 		out->collapses[l] = kernel_space.stats[PT_DIRECT].collapses[l] +
 				    kernel_space.stats[PT_OTHER].collapses[l];
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the suites of the page-table code share: addresses to map at, frames that are no RAM, a look at one leaf, and a
- * picture of all page tables to compare with.
+ * What the suites of the page-table code share: addresses to map at, frames that are no RAM, a look at one
+ * leaf, and a picture of all page tables to compare with.
  */
 #ifndef TESTS_FIXTURE_H
 #define TESTS_FIXTURE_H
@@ -23,8 +23,8 @@ bool fixture_area_get(struct fixture_area *a, u64 size, u64 align);
 void fixture_area_put(struct fixture_area *a);
 
 /*
- * A physical range of 2 GiB, 1 GiB-aligned, where there is no RAM. Nobody reads or writes it: it is there to be mapped with
- * any attributes.
+ * A physical range of 2 GiB, 1 GiB-aligned, where there is no RAM. Nobody reads or writes it: it is there to
+ * be mapped with any attributes.
  */
 u64 fixture_nowhere(void);
 

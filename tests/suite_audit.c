@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The audit (SPEC PT5): clean as it is, and it finds what is planted. A violation is planted by writing the entry of a
- * mapping that was made properly, behind the back of all the code that would refuse it, and taken back at once.
+ * The audit (SPEC PT5): clean as it is, and it finds what is planted. A violation is planted by writing the
+ * entry of a mapping that was made properly, behind the back of all the code that would refuse it, and taken
+ * back at once.
  */
 #include "mm/pt_audit.h"
 
@@ -59,7 +60,9 @@ static void planted_wx(unsigned level)
 	if (fixture_area_get(&a, pt_span(level), pt_span(level))) {
 		pte_t was;
 
-		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(), fixture_attrs(), 0), 0);
+		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(),
+					fixture_attrs(), 0),
+			 0);
 		CHECK_EQ(fixture_leaf(a.va).level, level);
 		was = plant(a.va, wx(fixture_leaf(a.va).value));
 		CHECK_EQ(pt_audit(&audit), 2);

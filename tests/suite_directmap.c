@@ -42,7 +42,8 @@ static u64 count_wrong(pfn_t pfn, pfn_t end, struct pt_slot s)
 
 		if (mapped != directmap_has(pfn))
 			wrong++;
-		else if (mapped && pte_attrs(s.value, s.level) != (image_constant(pfn) ? attrs & ~PTE_W : attrs))
+		else if (mapped &&
+			 pte_attrs(s.value, s.level) != (image_constant(pfn) ? attrs & ~PTE_W : attrs))
 			wrong++;
 	}
 	return wrong;
@@ -58,7 +59,8 @@ TEST_ID(directmap, holds_every_usable_frame_and_no_other, "PT1")
 		end = MIN((pt_next(va_of(pfn), s.level) - arch_mm.direct_base) >> PAGE_SHIFT, page_max_pfn);
 		wrong += count_wrong(pfn, end, s);
 		if (pte_is_leaf(s.value, s.level))
-			moved += pte_leaf_pa(s.value, s.level).raw != align_down(pfn << PAGE_SHIFT, pt_span(s.level));
+			moved += pte_leaf_pa(s.value, s.level).raw !=
+				 align_down(pfn << PAGE_SHIFT, pt_span(s.level));
 	}
 	CHECK_EQ(wrong, 0);
 	CHECK_EQ(moved, 0);

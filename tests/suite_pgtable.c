@@ -2,8 +2,8 @@
 /*
  * The mechanism of the page tables: split, collapse, breaks, policies, errors (SPEC PT3, PT4, PT6).
  *
- * Most tests map a physical range without RAM at addresses of their own, so that any attribute can be given to it and
- * nothing else is disturbed.
+ * Most tests map a physical range without RAM at addresses of their own, so that any attribute can be given
+ * to it and nothing else is disturbed.
  */
 #include "boot/boot_info.h"
 #include "kernel/base/errno.h"
@@ -28,7 +28,9 @@ static u64 tables_now(void)
 /* Map the range without RAM at va. */
 static bool map_nowhere(u64 va, u64 size, u64 attrs)
 {
-	return CHECK_EQ(fixture_change(PT_OP_MAP, range_len(va, size), fixture_nowhere(), attrs & arch_mm.pte_mask, 0), 0);
+	return CHECK_EQ(fixture_change(PT_OP_MAP, range_len(va, size), fixture_nowhere(),
+				       attrs & arch_mm.pte_mask, 0),
+			0);
 }
 
 static int protect(u64 va, u64 size, u64 set, u64 clear)
@@ -66,7 +68,8 @@ static void whole_leaf(unsigned level)
 		CHECK(is_leaf_of(a.va, level));
 		CHECK_EQ(now.raw, was.raw & ~PTE_W);
 		CHECK_EQ(fixture_leaf(a.va + size).value.raw, neighbour.raw);
-		CHECK_EQ(after.splits[PT_2M] + after.splits[PT_1G], before.splits[PT_2M] + before.splits[PT_1G]);
+		CHECK_EQ(after.splits[PT_2M] + after.splits[PT_1G],
+			 before.splits[PT_2M] + before.splits[PT_1G]);
 		CHECK_EQ(tables_now(), tables);
 	}
 	fixture_area_put(&a);
@@ -94,15 +97,15 @@ static void check_pieces(u64 va, u64 size, u64 pa, u64 attrs, unsigned level)
 	for (u64 at = 0; at < size; at += pt_span(level)) {
 		struct pt_slot s = fixture_leaf(va + at);
 
-		wrong += !(s.level == level && pte_is_leaf(s.value, level) && pte_attrs(s.value, level) == attrs &&
-			   pte_leaf_pa(s.value, level).raw == pa + at);
+		wrong += !(s.level == level && pte_is_leaf(s.value, level) &&
+			   pte_attrs(s.value, level) == attrs && pte_leaf_pa(s.value, level).raw == pa + at);
 	}
 	CHECK_EQ(wrong, 0);
 }
 
 /*
- * Attributes that a split must keep, each alone and all together; PAT has the place that changes. A is set in all of them:
- * the CPU may set it at any moment, and in leaves of the kernel it is set from the start.
+ * Attributes that a split must keep, each alone and all together; PAT has the place that changes. A is set in
+ * all of them: the CPU may set it at any moment, and in leaves of the kernel it is set from the start.
  */
 static const u64 attribute_sets[] = {
 	PTE_P | PTE_NX | PTE_A,
@@ -284,8 +287,8 @@ TEST_ID(pgtable, pages_mapped_one_by_one_become_a_leaf, "PT4")
 		for (u64 i = 0; i < PT_ENTRIES; i++) {
 			u64 at = (i * 37 % PT_ENTRIES) * PAGE_SIZE;
 
-			failed += fixture_change(PT_OP_MAP, range_len(a.va + at, PAGE_SIZE), fixture_nowhere() + at,
-						 fixture_attrs(), 0) != 0;
+			failed += fixture_change(PT_OP_MAP, range_len(a.va + at, PAGE_SIZE),
+						 fixture_nowhere() + at, fixture_attrs(), 0) != 0;
 			if (i == PT_ENTRIES - 2)
 				CHECK(!is_leaf_of(a.va, PT_2M));
 		}
@@ -305,8 +308,12 @@ TEST_ID(pgtable, what_is_no_leaf_is_not_collapsed, "PT4")
 	struct fixture_area a;
 
 	if (fixture_area_get(&a, 2 * BLOCK, BLOCK)) {
-		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, BLOCK), pa + PAGE_SIZE, fixture_attrs(), 0), 0);
-		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va + BLOCK, 510 * PAGE_SIZE), pa, fixture_attrs(), 0), 0);
+		CHECK_EQ(
+			fixture_change(PT_OP_MAP, range_len(a.va, BLOCK), pa + PAGE_SIZE, fixture_attrs(), 0),
+			0);
+		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va + BLOCK, 510 * PAGE_SIZE), pa,
+					fixture_attrs(), 0),
+			 0);
 		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va + BLOCK + 510 * PAGE_SIZE, PAGE_SIZE),
 					pa + 511 * PAGE_SIZE, fixture_attrs(), 0), 0);
 		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va + BLOCK + 511 * PAGE_SIZE, PAGE_SIZE),
@@ -417,7 +424,9 @@ TEST_ID(pgtable, eager_collapses_each_time, "PT4")
 	fixture_policy(policy);
 }
 
-/* Give-and-take within the waiting time splits once; the leaf is back when it has been quiet for long enough. */
+/*
+ * Give-and-take within the waiting time splits once; the leaf is back when it has been quiet for long enough.
+ */
 TEST_ID(pgtable, deferred_waits, "PT4")
 {
 	enum pt_collapse_policy policy = fixture_policy(PT_COLLAPSE_DEFERRED);
@@ -460,7 +469,10 @@ TEST_ID(pgtable, empty_tables_are_freed, "PT4 PT6")
 	REQUIRE(fixture_area_get(&a, 3 * BLOCK, BLOCK));
 	pt_settle(&kernel_space);
 	fixture_take(&before);
-	/* Not at a block's start, and frames that no larger leaf fits: three tables of 4K leaves and what is above. */
+	/*
+	 * Not at a block's start, and frames that no larger leaf fits: three tables of 4K leaves and what is
+	 * above.
+	 */
 	CHECK_EQ(fixture_change(PT_OP_MAP, range(a.va + BLOCK / 2, a.va + 2 * BLOCK + BLOCK / 2),
 				fixture_nowhere() + PAGE_SIZE, fixture_attrs(), 0), 0);
 	CHECK(tables_now() >= before.stats[PT_OTHER].tables + 3);
@@ -481,7 +493,9 @@ TEST_ID(pgtable, map_over_something_else_is_busy, "PT2 PT3")
 	CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va + BLOCK, PAGE_SIZE), pa, fixture_attrs(), 0), 0);
 	fixture_take(&before);
 	CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, 2 * BLOCK), pa, fixture_attrs(), 0), -EBUSY);
-	CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va + BLOCK, PAGE_SIZE), pa, fixture_attrs() & ~PTE_W, 0), -EBUSY);
+	CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va + BLOCK, PAGE_SIZE), pa, fixture_attrs() & ~PTE_W,
+				0),
+		 -EBUSY);
 	fixture_same(&before);
 	CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va + BLOCK, PAGE_SIZE), pa, fixture_attrs(), 0), 0);
 	fixture_same(&before);
@@ -495,9 +509,9 @@ TEST_ID(pgtable, bad_ranges_are_refused, "PT2")
 		{ HOLE, HOLE + 100 },
 		{ HOLE, HOLE },
 		{ HOLE + PAGE_SIZE, HOLE },
-		{ 0x1000, 0x2000 },			/* the other half */
-		{ 0x0000800000000000, 0x0000800000001000 },	/* not canonical with 4 levels, a user's with 5 */
-		{ -PAGE_SIZE, 0 },			/* wraps */
+		{ 0x1000, 0x2000 },			    /* the other half */
+		{ 0x0000800000000000, 0x0000800000001000 }, /* not canonical with 4 levels, a user's with 5 */
+		{ -PAGE_SIZE, 0 },			    /* wraps */
 	};
 	struct fixture_picture before;
 	struct tlb_batch batch;

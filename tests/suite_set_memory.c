@@ -48,7 +48,8 @@ static bool scene_get(struct scene *s, enum page_class class, u64 attrs)
 	page_set_class(s->pfn, PAGES, class);
 	for (unsigned i = 0; i < PAGES; i++)
 		s->pages[i] = s->page + i;
-	if (!fixture_area_get(&s->a, PAGES * PAGE_SIZE, PAGE_SIZE) || !fixture_area_get(&s->b, PAGES * PAGE_SIZE, PAGE_SIZE))
+	if (!fixture_area_get(&s->a, PAGES * PAGE_SIZE, PAGE_SIZE) ||
+	    !fixture_area_get(&s->b, PAGES * PAGE_SIZE, PAGE_SIZE))
 		return false;
 	return !attrs || CHECK_EQ(map_at(s, &s->a, 0, PAGES, attrs), 0);
 }
@@ -211,7 +212,8 @@ typedef int (*set_fn)(u64 va, u64 nr);
 
 TEST_ID(set_memory, bad_arguments, "PT2")
 {
-	static const set_fn all[] = { set_memory_ro, set_memory_rw, set_memory_x, set_memory_nx, set_memory_rox };
+	static const set_fn all[] = { set_memory_ro, set_memory_rw, set_memory_x, set_memory_nx,
+				      set_memory_rox };
 	const struct {
 		u64 va, nr;
 		int rc;
@@ -260,11 +262,19 @@ TEST_ID(set_memory, a_hole_in_the_range_is_efault, "PT2")
 }
 
 /*
- * The requests that PT5 forbids. Each row starts from frames of a class mapped at a; `rox` makes that alias executable
- * first. Then one request, that must be -EPERM and change nothing.
+ * The requests that PT5 forbids. Each row starts from frames of a class mapped at a; `rox` makes that alias
+ * executable first. Then one request, that must be -EPERM and change nothing.
  */
 enum request {
-	REQ_A_X, REQ_A_RW, REQ_A_ROX, REQ_B_MAP_W, REQ_B_MAP_X, REQ_B_MAP_WX, REQ_B_ROX, REQ_DIRECT_X, REQ_DIRECT_ROX,
+	REQ_A_X,
+	REQ_A_RW,
+	REQ_A_ROX,
+	REQ_B_MAP_W,
+	REQ_B_MAP_X,
+	REQ_B_MAP_WX,
+	REQ_B_ROX,
+	REQ_DIRECT_X,
+	REQ_DIRECT_ROX,
 	REQ_DIRECT_RW,
 };
 
@@ -405,14 +415,20 @@ TEST_ID(kernel_map, is_all_or_nothing, "PT2 PT5")
 		fixture_take(&before);
 		CHECK_EQ(map_at(&s, &s.a, 0, PAGES, attrs_of(true, false)), -EBUSY);
 		tlb_batch_init(&batch, &kernel_space);
-		CHECK_EQ(kernel_map_pages(s.a.va + 1, s.pages, 1, attrs_of(true, false), PT_4K, &batch), -EINVAL);
+		CHECK_EQ(kernel_map_pages(s.a.va + 1, s.pages, 1, attrs_of(true, false), PT_4K, &batch),
+			 -EINVAL);
 		CHECK_EQ(kernel_map_pages(s.a.va, s.pages, 0, attrs_of(true, false), PT_4K, &batch), -EINVAL);
-		CHECK_EQ(kernel_map_pages(s.a.va, s.pages, 1, attrs_of(true, false) & ~PTE_P, PT_4K, &batch), -EINVAL);
+		CHECK_EQ(kernel_map_pages(s.a.va, s.pages, 1, attrs_of(true, false) & ~PTE_P, PT_4K, &batch),
+			 -EINVAL);
 		CHECK_EQ(kernel_map_pages(0x1000, s.pages, 1, attrs_of(true, false), PT_4K, &batch), -EINVAL);
-		CHECK_EQ(kernel_map_pages(arch_mm.direct_base, s.pages, 1, attrs_of(true, false), PT_4K, &batch), -EINVAL);
-		CHECK_EQ(kernel_map_range(s.a.va, range(1, PAGE_SIZE), attrs_of(true, false), PT_4K, &batch), -EINVAL);
-		CHECK_EQ(kernel_map_range(s.a.va, range_len(BIT(arch_mm.phys_bits), PAGE_SIZE), attrs_of(true, false), PT_4K,
-					  &batch), -EINVAL);
+		CHECK_EQ(kernel_map_pages(arch_mm.direct_base, s.pages, 1, attrs_of(true, false), PT_4K,
+					  &batch),
+			 -EINVAL);
+		CHECK_EQ(kernel_map_range(s.a.va, range(1, PAGE_SIZE), attrs_of(true, false), PT_4K, &batch),
+			 -EINVAL);
+		CHECK_EQ(kernel_map_range(s.a.va, range_len(BIT(arch_mm.phys_bits), PAGE_SIZE),
+					  attrs_of(true, false), PT_4K, &batch),
+			 -EINVAL);
 		CHECK_EQ(kernel_unmap(range_len(arch_mm.direct_base, PAGE_SIZE), &batch), -EINVAL);
 		CHECK_EQ(kernel_unmap(range(s.a.va, s.a.va), &batch), -EINVAL);
 		CHECK_EQ(kernel_unmap(range(0x1000, 0x2000), &batch), -EINVAL);
@@ -481,7 +497,9 @@ TEST_ID(bbm, split_and_collapse, "PT3")
 	if (fixture_area_get(&a, 2 * MIB, 2 * MIB)) {
 		pte_t was;
 
-		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(), fixture_attrs(), 0), 0);
+		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(),
+					fixture_attrs(), 0),
+			 0);
 		was = fixture_leaf(a.va).value;
 		pt_bbm = 1;
 		CHECK_EQ(fixture_change(PT_OP_PROTECT, range_len(a.va + PAGE_SIZE, PAGE_SIZE), 0, 0, PTE_W), 0);
@@ -496,7 +514,10 @@ TEST_ID(bbm, split_and_collapse, "PT3")
 	fixture_policy(policy);
 }
 
-/* What the split itself runs on cannot be absent for a moment: the kernel's text, and the table that is changed. */
+/*
+ * What the split itself runs on cannot be absent for a moment: the kernel's text, and the table that is
+ * changed.
+ */
 TEST_ID(bbm, what_it_runs_on_is_busy, "PT3")
 {
 	struct fixture_picture before;

@@ -139,7 +139,9 @@ TEST_ID(tlb_batch, a_large_leaf_is_one_invalidation, "TL1 TL2")
 	struct fixture_area a;
 
 	if (fixture_area_get(&a, 4 * MIB, 2 * MIB)) {
-		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(), fixture_attrs(), 0), 0);
+		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(),
+					fixture_attrs(), 0),
+			 0);
 		tlb_read_stats(&before);
 		CHECK_EQ(fixture_change(PT_OP_PROTECT, range_len(a.va, a.size), 0, 0, PTE_W), 0);
 		tlb_read_stats(&after);
@@ -233,7 +235,9 @@ TEST_ID(tlb_batch, can_be_used_again, "TL1")
 	pages_put(&p);
 }
 
-/* Two batches open at the same time: the second to be finished must not rely on ranges that it does not know. */
+/*
+ * Two batches open at the same time: the second to be finished must not rely on ranges that it does not know.
+ */
 TEST_ID(tlb_batch, interleaved_batches, "TL1")
 {
 	struct tlb_batch first, second;

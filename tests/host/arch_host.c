@@ -2,8 +2,8 @@
 /*
  * The port on virtual CPUs: see arch_host.h.
  *
- * Invariants: exactly one virtual CPU acts; a flush function affects the acting CPU only; everything random is
- * drawn from host.rng, so a seed fixes the whole run.
+ * Invariants: exactly one virtual CPU acts; a flush function affects the acting CPU only; everything random
+ * is drawn from host.rng, so a seed fixes the whole run.
  */
 #include "tests/host/arch_host.h"
 
@@ -322,8 +322,8 @@ void *arch_va_ptr(u64 va, bool write)
 	r = sim_access(host.cpu, va, write ? SIM_WRITE : SIM_READ);
 	if (r.fault == SIM_OK && host_is_ram(r.pa))
 		return (void *)(HOST_ARENA + r.pa);
-	host_fault(HOST_ACCESS, "CPU %u %s %#llx: %s", host.cpu, write ? "writes" : "reads", (unsigned long long)va,
-		   r.fault == SIM_RIGHTS ? "not allowed" : "nothing is mapped");
+	host_fault(HOST_ACCESS, "CPU %u %s %#llx: %s", host.cpu, write ? "writes" : "reads",
+		   (unsigned long long)va, r.fault == SIM_RIGHTS ? "not allowed" : "nothing is mapped");
 	return nowhere + (va & (PAGE_SIZE - 1));
 }
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The port (kernel/base/arch_cpu.h, mm/arch.h) on a simulated machine: RAM is an arena of the process,
- * CPUs are virtual, and only one of them acts at a time (host_cpu_set() says which), so that every run
- * with the same seed is the same run.
+ * The port (kernel/base/arch_cpu.h, mm/arch.h) on a simulated machine: RAM is an arena of the process, CPUs
+ * are virtual, and only one of them acts at a time (host_cpu_set() says which), so that every run with the
+ * same seed is the same run.
  *
  *  - Physical address = offset in the arena at HOST_ARENA, where the code of mm/ reads and writes frames
- *    (arch_mm.direct_ptr). Virtual addresses are those of the machine; they mean something to the simulated page
- *    walk only, so tests go through sim_access() where they would use a pointer on the machine.
+ *    (arch_mm.direct_ptr). Virtual addresses are those of the machine; they mean something to the simulated
+ *    page walk only, so tests go through sim_access() where they would use a pointer on the machine.
  *  - Interrupts, online mask, roots and lock counts are kept per virtual CPU.
  *  - What the CPUs remember of the page tables is sim_tlb.h; what was stored into them store_log.h.
  *
@@ -74,9 +74,9 @@ struct host {
 	void *meanwhile_arg;
 	bool in_meanwhile;
 	/*
-	 * Where another CPU may come in between: each time CPU race_cpu asks who it is (before it takes a lock, inside the
-	 * page allocator) with no lock held and interrupts on. At the race_at-th of these points, from 1, race() runs once,
-	 * as CPU race_as. race_points counts them.
+	 * Where another CPU may come in between: each time CPU race_cpu asks who it is (before it takes a
+	 * lock, inside the page allocator) with no lock held and interrupts on. At the race_at-th of these
+	 * points, from 1, race() runs once, as CPU race_as. race_points counts them.
 	 */
 	void (*race)(void *arg);
 	void *race_arg;
@@ -96,7 +96,9 @@ u32 host_cpu_set(u32 cpu);
 u64 host_root(u32 cpu);
 void host_irqs_set(bool on);
 
-/* A point where other CPUs may act: speculation and host.meanwhile. va: an address that is of interest now. */
+/*
+ * A point where other CPUs may act: speculation and host.meanwhile. va: an address that is of interest now.
+ */
 void host_tick(u64 va);
 
 /* Count a fault; the first few are printed, unless they are expected. */

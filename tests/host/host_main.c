@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The hosted test program: every machine of machine.c in a process of its own, the suites on each, KTAP 1 to
- * standard output with one nested subtest per machine (SPEC RP1), and `# N passed, N failed` as the last line.
+ * standard output with one nested subtest per machine (SPEC RP1), and `# N passed, N failed` as the last
+ * line.
  *
- *	--suite GLOB[,GLOB]	these tests only (suite or suite.name)
- *	--machine NAME		on this machine only, in this very process (for a debugger)
- *	--seed N		seed of every random choice; printed
- *	--full			the full number of random operations (also HOST_TEST_FULL=1)
- *	--list			name the machines and tests
+ * 	--suite GLOB[,GLOB]	these tests only (suite or suite.name)
+ * 	--machine NAME		on this machine only, in this very process (for a debugger)
+ * 	--seed N		seed of every random choice; printed
+ * 	--full			the full number of random operations (also HOST_TEST_FULL=1)
+ * 	--list			name the machines and tests
  *
  * Exit code: 0 all passed, 1 something failed, 2 wrong usage.
  */
@@ -94,12 +95,15 @@ static int list(void)
 /* Everything on one machine, in this process. */
 static bool run_machine(const struct machine *m, const struct options *o, struct outcome *out)
 {
-	struct report_setup setup = { .build = "hosted", .cpus = m->cpus, .memory = machine_memory(m), .seed = test_seed };
+	struct report_setup setup = {
+		.build = "hosted", .cpus = m->cpus, .memory = machine_memory(m), .seed = test_seed
+	};
 
 	machine_build(m, test_seed);
 	machine_check();
 	if (host_faults()) {
-		printf("Bail out! setting up %s broke %llu rules\n", m->name, (unsigned long long)host_faults());
+		printf("Bail out! setting up %s broke %llu rules\n", m->name,
+		       (unsigned long long)host_faults());
 		return false;
 	}
 	report_begin(&setup);
@@ -162,14 +166,14 @@ static bool run_in_process(const struct machine *m, const struct options *o, str
 
 static int run_all(const struct options *o)
 {
-	struct outcome *out = mmap(NULL, nr_machines * sizeof(*out), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-				   -1, 0);
+	struct outcome *out = mmap(NULL, nr_machines * sizeof(*out), PROT_READ | PROT_WRITE,
+				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	unsigned passed = 0, failed = 0;
 
 	if (out == MAP_FAILED)
 		panic("no memory");
-	printf("KTAP version 1\n# host-test seed=%llu full=%d\n1..%u\n", (unsigned long long)test_seed, machine_full,
-	       nr_machines);
+	printf("KTAP version 1\n# host-test seed=%llu full=%d\n1..%u\n", (unsigned long long)test_seed,
+	       machine_full, nr_machines);
 	for (unsigned i = 0; i < nr_machines; i++) {
 		bool ok;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * kernel/base/log.h and panic.h in a process: lines to standard output, written at once, so that what a test said is
- * there even if the next instruction ends the process.
+ * kernel/base/log.h and panic.h in a process: lines to standard output, written at once, so that what a test
+ * said is there even if the next instruction ends the process.
  */
 #include "tests/host/log_host.h"
 

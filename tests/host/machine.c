@@ -17,31 +17,43 @@
 #include "tests/host/store_log.h"
 
 /*
- * PC-like maps: nothing from 640 KiB to 1 MiB, a hole below 4 GiB, edges that no 2 MiB boundary meets. Each differs in
- * what the page-table code must cope with.
+ * PC-like maps: nothing from 640 KiB to 1 MiB, a hole below 4 GiB, edges that no 2 MiB boundary meets. Each
+ * differs in what the page-table code must cope with.
  */
 const struct machine machines[] = {
 	{
 		.name = "1g-4level-4cpu",
-		.levels = 4, .max_leaf = PT_1G, .cpus = 4,
+		.levels = 4,
+		.max_leaf = PT_1G,
+		.cpus = 4,
 		.ram = { { 0x1000, 0x9f000 }, { 0x100000, 0x7ffda000 }, { 4 * GIB, 7 * GIB + 300 * MIB } },
 	},
 	{
 		.name = "2m-4level-1cpu",
-		.levels = 4, .max_leaf = PT_2M, .cpus = 1,
+		.levels = 4,
+		.max_leaf = PT_2M,
+		.cpus = 1,
 		.ram = { { 0x1000, 0x9f000 }, { 0x100000, 0x1ff63000 } },
 	},
 	{
 		.name = "1g-5level-8cpu",
-		.levels = 5, .max_leaf = PT_1G, .cpus = 8,
+		.levels = 5,
+		.max_leaf = PT_1G,
+		.cpus = 8,
 		.ram = { { 0x1000, 0x87000 }, { 0x100000, 0xb0000000 }, { 4 * GIB, 12 * GIB + 0x1000 } },
 	},
-	{	/* memory types that end inside a gigabyte and inside a block */
+	{
+		/* memory types that end inside a gigabyte and inside a block */
 		.name = "types-4level-2cpu",
-		.levels = 4, .max_leaf = PT_1G, .cpus = 2,
-		.ram = { { 0x1000, 0x9f000 }, { 0x100000, 0x30000000 }, { 0x30203000, 0x38000000 },
+		.levels = 4,
+		.max_leaf = PT_1G,
+		.cpus = 2,
+		.ram = { { 0x1000, 0x9f000 },
+			 { 0x100000, 0x30000000 },
+			 { 0x30203000, 0x38000000 },
 			 { 4 * GIB, 6 * GIB } },
-		.types = { { { 0x20000000, 0x20800000 }, 4 }, { { 5 * GIB + 0x345000, 5 * GIB + 0x745000 }, 4 } },
+		.types = { { { 0x20000000, 0x20800000 }, 4 },
+			   { { 5 * GIB + 0x345000, 5 * GIB + 0x745000 }, 4 } },
 	},
 };
 const unsigned nr_machines = ARRAY_SIZE(machines);
@@ -104,8 +116,8 @@ static void *reserve(u64 size)
 static struct range memmap[SECTIONS_MAX >> 8];	/* frames of the struct page array, by section */
 
 /*
- * The arrays lie in memory of the process; the frames that would hold them are taken and mapped all the same, so
- * that they can be looked for.
+ * The arrays lie in memory of the process; the frames that would hold them are taken and mapped all the same,
+ * so that they can be looked for.
  */
 static void make_page_array(const struct machine *m)
 {
@@ -130,7 +142,10 @@ static void set_class(struct range pa, enum page_class class)
 	page_set_class(pa.start >> PAGE_SHIFT, range_size(pa) >> PAGE_SHIFT, class);
 }
 
-/* Frames not handed to the allocator but in the direct map: everything in the ranges of RAM is a frame we own. */
+/*
+ * Frames not handed to the allocator but in the direct map: everything in the ranges of RAM is a frame we
+ * own.
+ */
 static void own_ram(const struct machine *m)
 {
 	for (unsigned i = 0; i < MACHINE_RANGES && !range_empty(m->ram[i]); i++)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The machines that the hosted tests run on: a table of configurations, and how one is set up. The order is that
- * of kernel/memory.c on a real machine: free ranges, struct page array, page allocator, kernel space, direct map,
- * image, areas.
+ * The machines that the hosted tests run on: a table of configurations, and how one is set up. The order is
+ * that of kernel/memory.c on a real machine: free ranges, struct page array, page allocator, kernel space,
+ * direct map, image, areas.
  */
 #ifndef TESTS_HOST_MACHINE_H
 #define TESTS_HOST_MACHINE_H

@@ -12,7 +12,8 @@
 
 static void *room(u64 size)
 {
-	void *p = mmap(NULL, MAX(size, PAGE_SIZE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = mmap(NULL, MAX(size, PAGE_SIZE), PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	assert(p != MAP_FAILED);
 	return p;
@@ -54,7 +55,8 @@ struct model_frame *model_frame(struct model *m, u64 pfn)
 /* The page of the area at va, or NULL. */
 static struct model_page *page_at(struct model *m, u64 va)
 {
-	return va >= m->va && va - m->va < m->nr_pages << PAGE_SHIFT ? &m->pages[(va - m->va) >> PAGE_SHIFT] : NULL;
+	return va >= m->va && va - m->va < m->nr_pages << PAGE_SHIFT ? &m->pages[(va - m->va) >> PAGE_SHIFT]
+								     : NULL;
 }
 
 static struct model_frame *frame_of(struct model *m, const struct model_page *p)
@@ -70,7 +72,9 @@ static bool in_direct(u64 va)
 bool model_at(struct model *m, u64 va, struct model_view *out)
 {
 	struct model_page *p = page_at(m, va);
-	struct model_frame *f = p ? frame_of(m, p) : in_direct(va) ? model_frame(m, va_to_phys(va).raw >> PAGE_SHIFT) : NULL;
+	struct model_frame *f = p		? frame_of(m, p)
+				: in_direct(va) ? model_frame(m, va_to_phys(va).raw >> PAGE_SHIFT)
+						: NULL;
 
 	*out = (struct model_view){ 0 };
 	if (!p && !f)
@@ -136,7 +140,8 @@ static int check_set_memory(struct model *m, u64 va, u64 nr, enum memory_rights 
 	for (u64 i = 0; i < nr; i++) {
 		u64 at = va + (i << PAGE_SHIFT);
 		struct model_page *p = page_at(m, at);
-		struct model_frame *f = direct ? model_frame(m, va_to_phys(at).raw >> PAGE_SHIFT) : frame_of(m, p);
+		struct model_frame *f =
+			direct ? model_frame(m, va_to_phys(at).raw >> PAGE_SHIFT) : frame_of(m, p);
 
 		if (!f || (direct && !f->direct))
 			return -EFAULT;		/* said before a refusal, wherever the hole is */
@@ -154,7 +159,8 @@ int model_set_memory(struct model *m, u64 va, u64 nr, enum memory_rights rights)
 	for (u64 i = 0; !rc && i < nr; i++) {
 		u64 at = va + (i << PAGE_SHIFT);
 		struct model_page *p = page_at(m, at);
-		struct model_frame *f = direct ? model_frame(m, va_to_phys(at).raw >> PAGE_SHIFT) : frame_of(m, p);
+		struct model_frame *f =
+			direct ? model_frame(m, va_to_phys(at).raw >> PAGE_SHIFT) : frame_of(m, p);
 		bool none = false;
 
 		if (direct) {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A flat model of the kernel's mappings: for each frame whether it is in the direct map and writable there, for each page of
- * one area which frame it maps and with what rights. It knows nothing of tables, leaves, splits or TLBs. Each operation says
- * what the real one must return, by SPEC (PT2, PT5) and the documentation of set_memory.h, directmap.h and kernel_map.h, and
- * makes the change if that is 0.
+ * A flat model of the kernel's mappings: for each frame whether it is in the direct map and writable there,
+ * for each page of one area which frame it maps and with what rights. It knows nothing of tables, leaves,
+ * splits or TLBs. Each operation says what the real one must return, by SPEC (PT2, PT5) and the documentation
+ * of set_memory.h, directmap.h and kernel_map.h, and makes the change if that is 0.
  *
  * Only the frames given to it are known; operations on others are not its business.
  */

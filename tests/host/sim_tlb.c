@@ -2,8 +2,9 @@
 /*
  * The caches of the virtual CPUs: see sim_tlb.h.
  *
- * Invariants: a leaf is kept under the address and level it was walked at, in the hash chain of both; the same
- * leaf is not kept twice; ctx is the root it was walked from, or 0 for a global leaf. Nothing here calls mm/.
+ * Invariants: a leaf is kept under the address and level it was walked at, in the hash chain of both; the
+ * same leaf is not kept twice; ctx is the root it was walked from, or 0 for a global leaf. Nothing here calls
+ * mm/.
  */
 #include "tests/host/sim_tlb.h"
 
@@ -256,8 +257,9 @@ static struct leaf walk_cpu(u32 cpu, u64 va, bool dirty)
 	if (!from)
 		return walk_from(c, va, root, root, arch_mm.levels, RIGHTS_ALL, true, dirty);
 	if (!table_holds(from)) {
-		host_fault(HOST_EARLY_REUSE, "CPU %u walks %#llx by a cached entry for table %#llx, which is no more",
-			   cpu, (unsigned long long)va, (unsigned long long)from->pa);
+		host_fault(HOST_EARLY_REUSE,
+			   "CPU %u walks %#llx by a cached entry for table %#llx, which is no more", cpu,
+			   (unsigned long long)va, (unsigned long long)from->pa);
 		return (struct leaf){ 0 };
 	}
 	return walk_from(c, va, root, from->pa, from->level, from->rights, true, dirty);
@@ -401,8 +403,9 @@ static const struct page *block_head(pfn_t pfn, unsigned order)
 }
 
 /*
- * Whether the page allocator has a frame: the first frame of its block tells, of whatever order that is. Frames inside a block may
- * show what they were before, so an allocation around the frame decides before anything free is believed.
+ * Whether the page allocator has a frame: the first frame of its block tells, of whatever order that is.
+ * Frames inside a block may show what they were before, so an allocation around the frame decides before
+ * anything free is believed.
  */
 static bool frame_is_free(pfn_t pfn)
 {
@@ -414,7 +417,8 @@ static bool frame_is_free(pfn_t pfn)
 		if (page->flags & PAGE_HEAD && page->order >= order && (!order || page->class != PAGE_TABLE))
 			return false;
 	for (unsigned order = 0; order <= ORDER_MAX && (page = block_head(pfn, order)); order++)
-		if (page->class == PAGE_FREE && page->flags & (PAGE_BUDDY | PAGE_CACHED) && page->order >= order)
+		if (page->class == PAGE_FREE && page->flags & (PAGE_BUDDY | PAGE_CACHED) &&
+		    page->order >= order)
 			return true;
 	return false;
 }
@@ -425,8 +429,9 @@ void sim_check_reuse(u32 cpu)
 
 	for (u32 i = 0; i < c->nr_tables; i++)
 		if (!table_holds(&c->tables[i]))
-			host_fault(HOST_EARLY_REUSE, "CPU %u holds an entry for table %#llx (level %u, va %#llx), freed",
-				   cpu, (unsigned long long)c->tables[i].pa, c->tables[i].level,
+			host_fault(HOST_EARLY_REUSE,
+				   "CPU %u holds an entry for table %#llx (level %u, va %#llx), freed", cpu,
+				   (unsigned long long)c->tables[i].pa, c->tables[i].level,
 				   (unsigned long long)c->tables[i].va);
 	for (u32 i = 0; i < c->nr_leaves; i++) {
 		struct leaf *l = &c->leaves[i];
@@ -496,9 +501,10 @@ static unsigned check_leaf(u32 cpu, const struct leaf *l)
 	if (is_lazy(cpu, l->va) || leaf_holds(cpu, l))
 		return 0;
 	now = walk_fresh(host_root(cpu), l->va);
-	host_fault(HOST_STALE, "CPU %u has %#llx -> %#llx attrs %#llx level %u; tables: %#llx attrs %#llx level %u", cpu,
-		   (unsigned long long)l->va, (unsigned long long)l->pa, (unsigned long long)l->attrs, l->level,
-		   (unsigned long long)now.pa, (unsigned long long)now.attrs, now.level);
+	host_fault(HOST_STALE,
+		   "CPU %u has %#llx -> %#llx attrs %#llx level %u; tables: %#llx attrs %#llx level %u", cpu,
+		   (unsigned long long)l->va, (unsigned long long)l->pa, (unsigned long long)l->attrs,
+		   l->level, (unsigned long long)now.pa, (unsigned long long)now.attrs, now.level);
 	return 1;
 }
 
@@ -544,9 +550,10 @@ unsigned sim_probe(u64 va)
 			if (got.fault == want.fault && got.pa == want.pa)
 				continue;
 			wrong++;
-			host_fault(HOST_STALE, "CPU %u, access %u to %#llx: got %u %#llx, tables say %u %#llx", cpu,
-				   kinds[k], (unsigned long long)va, got.fault, (unsigned long long)got.pa, want.fault,
-				   (unsigned long long)want.pa);
+			host_fault(HOST_STALE,
+				   "CPU %u, access %u to %#llx: got %u %#llx, tables say %u %#llx", cpu,
+				   kinds[k], (unsigned long long)va, got.fault, (unsigned long long)got.pa,
+				   want.fault, (unsigned long long)want.pa);
 		}
 	}
 	return wrong;
@@ -567,7 +574,8 @@ unsigned sim_stale_in(struct range va)
 		for (u32 i = 0; i < c->nr_leaves; i++) {
 			const struct leaf *l = &c->leaves[i];
 
-			if (l->level && range_overlaps(range_len(l->va, pt_span(l->level)), va) && !is_lazy(cpu, l->va))
+			if (l->level && range_overlaps(range_len(l->va, pt_span(l->level)), va) &&
+			    !is_lazy(cpu, l->va))
 				stale += !leaf_holds_in(cpu, l, va);
 		}
 	}

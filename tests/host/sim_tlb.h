@@ -3,13 +3,13 @@
  * What the virtual CPUs remember of the page tables.
  *
  * Each CPU keeps every translation (leaf) and every entry that points to a table (paging-structure caches)
- * that it ever used, until an invalidation covers it: no capacity, no replacement. Several translations of one
- * address may be kept side by side. Walks start at the root or at any cached table entry, as a processor may
- * (SDM 3A, 4.10.3.2), and set A (and D on writes) in the tables.
+ * that it ever used, until an invalidation covers it: no capacity, no replacement. Several translations of
+ * one address may be kept side by side. Walks start at the root or at any cached table entry, as a processor
+ * may (SDM 3A, 4.10.3.2), and set A (and D on writes) in the tables.
  *
- * Invalidation (SDM 3A, 4.10.4.1): INVLPG drops every leaf of any size that translates the address, global ones
- * and those of the current root, and all table entries cached for the current root. Loading CR3 drops what is
- * not global. The full flush drops all.
+ * Invalidation (SDM 3A, 4.10.4.1): INVLPG drops every leaf of any size that translates the address, global
+ * ones and those of the current root, and all table entries cached for the current root. Loading CR3 drops
+ * what is not global. The full flush drops all.
  */
 #ifndef TESTS_HOST_SIM_TLB_H
 #define TESTS_HOST_SIM_TLB_H
@@ -38,8 +38,9 @@ struct sim_result {
 void sim_reset(u32 nr_cpus);
 
 /*
- * One access, as the CPU would make it: through a translation it has (one of them, chosen at random) or a fresh
- * walk. A cached translation that does not allow the access is dropped and walked anew, as a page fault does.
+ * One access, as the CPU would make it: through a translation it has (one of them, chosen at random) or a
+ * fresh walk. A cached translation that does not allow the access is dropped and walked anew, as a page fault
+ * does.
  */
 struct sim_result sim_access(u32 cpu, u64 va, unsigned kind);
 
@@ -47,8 +48,8 @@ struct sim_result sim_access(u32 cpu, u64 va, unsigned kind);
 struct sim_result sim_expect(u32 cpu, u64 va, unsigned kind);
 
 /*
- * Access va in every kind from every CPU that may, through every translation cached, and compare each with the
- * tables. Returns the number of differences (each also is a HOST_STALE fault).
+ * Access va in every kind from every CPU that may, through every translation cached, and compare each with
+ * the tables. Returns the number of differences (each also is a HOST_STALE fault).
  */
 unsigned sim_probe(u64 va);
 
@@ -77,7 +78,10 @@ void sim_note_change(struct range va);
 /* Whether any CPU has a translation of an address in the range. */
 bool sim_holds(struct range va);
 
-/* Cached translations of addresses in the range, of all CPUs, that differ from the tables as they are now. No fault. */
+/*
+ * Cached translations of addresses in the range, of all CPUs, that differ from the tables as they are now. No
+ * fault.
+ */
 unsigned sim_stale_in(struct range va);
 
 /* Translations that a CPU holds now. */

@@ -62,8 +62,8 @@ u64 store_log_va(const pte_t *slot, unsigned level)
 }
 
 /*
- * Whether a table can be reached from a root: what is stored into one that cannot is nobody's business yet, and what
- * stood there before means nothing. Only a store above the lowest level can change the answer.
+ * Whether a table can be reached from a root: what is stored into one that cannot is nobody's business yet,
+ * and what stood there before means nothing. Only a store above the lowest level can change the answer.
  */
 static bool reachable(const struct page *table)
 {
@@ -148,8 +148,9 @@ static bool table_full(const pte_t *table)
 }
 
 /*
- * The 512 stores before this one, those to the slot itself aside, have written each entry of the child once, and the one
- * before them was not the child's. (A user's leaf may change while the child is filled: then it is filled again.)
+ * The 512 stores before this one, those to the slot itself aside, have written each entry of the child once,
+ * and the one before them was not the child's. (A user's leaf may change while the child is filled: then it
+ * is filled again.)
  */
 static bool filled_just_now(const pte_t *slot, const pte_t *child, bool once)
 {
@@ -331,8 +332,9 @@ void store_log_check(void)
 		s -= base.splits[l];
 		c -= base.collapses[l];
 		if (s != splits[l] || c != collapses[l])
-			host_fault(HOST_COUNTERS, "level %u: %llu splits counted, %llu stored; %llu collapses, %llu", l,
-				   (unsigned long long)s, (unsigned long long)splits[l], (unsigned long long)c,
-				   (unsigned long long)collapses[l]);
+			host_fault(HOST_COUNTERS,
+				   "level %u: %llu splits counted, %llu stored; %llu collapses, %llu", l,
+				   (unsigned long long)s, (unsigned long long)splits[l],
+				   (unsigned long long)c, (unsigned long long)collapses[l]);
 	}
 }

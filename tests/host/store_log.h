@@ -2,11 +2,11 @@
 /*
  * Every store into a page table, and the rules about them (SPEC PT3), always checked:
  *
- *  - a leaf becomes a table only when 512 stores into that table have made it map the same frames with the same
- *    attributes, PAT, G, A and D included: the split is that one store;
+ *  - a leaf becomes a table only when 512 stores into that table have made it map the same frames with the
+ *    same attributes, PAT, G, A and D included: the split is that one store;
  *  - a table becomes a leaf only when its entries are that leaf's pieces (A and D aside);
- *  - neither goes by way of an absent entry, unless break-before-make is on (or, for a collapse, the space is a
- *    user's, whose A and D bits ask for it);
+ *  - neither goes by way of an absent entry, unless break-before-make is on (or, for a collapse, the space is
+ *    a user's, whose A and D bits ask for it);
  *  - a table is unhooked otherwise only when it is all absent;
  *  - entries that point to tables are permissive.
  *

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Failing allocations (SPEC PA8, issue "Must show"): for each public operation that may allocate, the first allocation fails,
- * then the second, and so on until it needs no more. A failure is -ENOMEM (or NULL) and leaves every leaf, table, counter and
- * free frame as it was; an operation that can do with less may succeed instead, and is undone. Every place in mm/ that
- * allocates must have been failed at least once.
+ * Failing allocations (SPEC PA8, issue "Must show"): for each public operation that may allocate, the first
+ * allocation fails, then the second, and so on until it needs no more. A failure is -ENOMEM (or NULL) and
+ * leaves every leaf, table, counter and free frame as it was; an operation that can do with less may succeed
+ * instead, and is undone. Every place in mm/ that allocates must have been failed at least once.
  */
 #include <string.h>
 
@@ -145,7 +145,8 @@ static int map_range(void)
 	int rc;
 
 	tlb_batch_init(&batch, &kernel_space);
-	rc = kernel_map_range(s.fresh.va + PAGE_SIZE, range_len(s.pfn << PAGE_SHIFT, BLOCK), ro_attrs(), PT_2M, &batch);
+	rc = kernel_map_range(s.fresh.va + PAGE_SIZE, range_len(s.pfn << PAGE_SHIFT, BLOCK), ro_attrs(),
+			      PT_2M, &batch);
 	tlb_batch_finish(&batch);
 	return rc;
 }
@@ -191,7 +192,8 @@ static int split_direct(void)
 
 static int change_map(void)
 {
-	return fixture_change(PT_OP_MAP, range_len(s.fresh.va + PAGE_SIZE, BLOCK), fixture_nowhere(), fixture_attrs(), 0);
+	return fixture_change(PT_OP_MAP, range_len(s.fresh.va + PAGE_SIZE, BLOCK), fixture_nowhere(),
+			      fixture_attrs(), 0);
 }
 
 static int fill_top(void)

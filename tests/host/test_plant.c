@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Negative controls: each bug of mm/plant.h is planted, in a process of its own, under a workload that is clean without it;
- * the check that is there for it must speak up.
+ * Negative controls: each bug of mm/plant.h is planted, in a process of its own, under a workload that is
+ * clean without it; the check that is there for it must speak up.
  */
 #include "mm/plant.h"
 
@@ -81,7 +81,9 @@ static void protect(struct range va, u64 set, u64 clear)
 /* Pages of a large leaf, one and several at a time, at its ends and inside, and back. */
 static void change_pages(void)
 {
-	static const struct { u32 first, n; } rows[] = { { 7, 1 }, { 1, 3 }, { 100, 20 }, { 508, 4 }, { 255, 2 } };
+	static const struct {
+		u32 first, n;
+	} rows[] = { { 7, 1 }, { 1, 3 }, { 100, 20 }, { 508, 4 }, { 255, 2 } };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
 		struct range va = range_len(area.va + rows[i].first * PAGE_SIZE, rows[i].n * PAGE_SIZE);
@@ -91,7 +93,10 @@ static void change_pages(void)
 	}
 }
 
-/* Two batches: one has changed a whole block page by page, and not flushed it, when the other comes to collapse. */
+/*
+ * Two batches: one has changed a whole block page by page, and not flushed it, when the other comes to
+ * collapse.
+ */
 static void overtake(void)
 {
 	struct tlb_batch open;
@@ -134,7 +139,10 @@ static void toggle_pages(void)
 		free_pages(page, ORDER_2M);
 }
 
-/* In the middle of one temporary mapping, interrupts that make others: their slot shows one frame after another. */
+/*
+ * In the middle of one temporary mapping, interrupts that make others: their slot shows one frame after
+ * another.
+ */
 static void borrow_frames(void)
 {
 	struct page *page = alloc_pages(3, 0);
@@ -162,8 +170,8 @@ static void borrow_frames(void)
 static void workload(void)
 {
 	fixture_policy(PT_COLLAPSE_EAGER);
-	found->wrong += fixture_change(PT_OP_MAP, range_len(area.va, 2 * BLOCK), fixture_nowhere(), fixture_attrs() | PTE_PAT,
-				       0) != 0;
+	found->wrong += fixture_change(PT_OP_MAP, range_len(area.va, 2 * BLOCK), fixture_nowhere(),
+				       fixture_attrs() | PTE_PAT, 0) != 0;
 	change_pages();
 	overtake();
 	toggle_pages();

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Two CPUs at once, systematically: one runs an operation, the other comes in between at the first point where it can, in the
- * next run at the second, and so on. Whatever the point, results and rights must be those of one operation after the other, in
- * one of the two orders; tables, counters and caches are checked each time. This is where a plan made before the lock meets
- * tables that are no longer what they were (SPEC PT3: reserved before the lock, rechecked under it).
+ * Two CPUs at once, systematically: one runs an operation, the other comes in between at the first point
+ * where it can, in the next run at the second, and so on. Whatever the point, results and rights must be
+ * those of one operation after the other, in one of the two orders; tables, counters and caches are checked
+ * each time. This is where a plan made before the lock meets tables that are no longer what they were (SPEC
+ * PT3: reserved before the lock, rechecked under it).
  */
 #include "kernel/base/fmt.h"
 #include "mm/buddy.h"
@@ -216,7 +217,8 @@ static u64 digest_page(u64 digest, u64 va)
 
 	if (pte_is_leaf(slot.value, slot.level))
 		word = (pte_attrs(slot.value, slot.level) & ~PTE_KEEP) |
-		       (pte_leaf_pa(slot.value, slot.level).raw + (va & (pt_span(slot.level) - 1)) - (s.pfn << PAGE_SHIFT));
+		       (pte_leaf_pa(slot.value, slot.level).raw + (va & (pt_span(slot.level) - 1)) -
+			(s.pfn << PAGE_SHIFT));
 	return (digest ^ word) * 0x100000001b3ull;
 }
 
@@ -259,7 +261,8 @@ struct intruder {
 
 static unsigned stale_after(const struct operation *op)
 {
-	unsigned stale = sim_stale_in(range_len(s.area.va + op->alias.first * PAGE_SIZE, op->alias.nr * PAGE_SIZE));
+	unsigned stale =
+		sim_stale_in(range_len(s.area.va + op->alias.first * PAGE_SIZE, op->alias.nr * PAGE_SIZE));
 
 	return stale + sim_stale_in(range_len(direct(op->direct.first), op->direct.nr * PAGE_SIZE));
 }
@@ -313,9 +316,9 @@ static bool at_point(unsigned scene, const struct operation *const op[2], u64 n,
 		got.rc[1] = other.rc;
 		got.rights = digest_rights();
 		if (came && !CHECK(same_outcome(&got, &want[0]) || same_outcome(&got, &want[1])))
-			test_note("scene=%u first=%s second=%s point=%llu rc=%d,%d not rc=%d,%d nor rc=%d,%d", scene, op[0]->name,
-				  op[1]->name, (unsigned long long)n, got.rc[0], got.rc[1], want[0].rc[0], want[0].rc[1],
-				  want[1].rc[0], want[1].rc[1]);
+			test_note("scene=%u first=%s second=%s point=%llu rc=%d,%d not rc=%d,%d nor rc=%d,%d",
+				  scene, op[0]->name, op[1]->name, (unsigned long long)n, got.rc[0],
+				  got.rc[1], want[0].rc[0], want[0].rc[1], want[1].rc[0], want[1].rc[1]);
 		if (!got.rc[0])
 			CHECK_EQ(stale_after(op[0]), 0);
 		if (!CHECK_EQ(other.stale + check_machine_now() + host_faults() - faults, 0))

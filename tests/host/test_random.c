@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Random operations against the model (model.h), on any of the virtual CPUs, several to a batch, under changing policies, with
- * break-before-make on and off, splits by the test hook in between.
+ * Random operations against the model (model.h), on any of the virtual CPUs, several to a batch, under
+ * changing policies, with break-before-make on and off, splits by the test hook in between.
  *
- * After each batch: the pages at the edges of every range and one beyond, compared by walk and through the caches of every
- * CPU; every cached translation that overlaps a change; the counters against a fresh walk. From time to time the whole map,
- * the audit, all caches, and splits and collapses against the log of stores.
+ * After each batch: the pages at the edges of every range and one beyond, compared by walk and through the
+ * caches of every CPU; every cached translation that overlaps a change; the counters against a fresh walk.
+ * From time to time the whole map, the audit, all caches, and splits and collapses against the log of stores.
  *
- * A failure names seed, machine, batch and operations: `host-test --machine M --seed N --suite model` runs it again.
+ * A failure names seed, machine, batch and operations: `host-test --machine M --seed N --suite model` runs it
+ * again.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,6 +72,7 @@ static struct {
 	struct op ops[BATCH_MAX];
 	unsigned nr_ops;
 	u64 done;		/* operations */
+	u64 succeeded, refused;	/* as predicted */
 	u64 failures;
 } r;
 
@@ -178,11 +180,13 @@ static void failed(const char *what, u64 va)
 {
 	if (r.failures++ > 3)
 		return;
-	test_note("seed=%llu operation=%llu cpu=%u policy=%u bbm=%d: %s at %#llx", (unsigned long long)test_seed,
-		  (unsigned long long)r.done, host.cpu, kernel_space.policy, pt_bbm, what, (unsigned long long)va);
+	test_note("seed=%llu operation=%llu cpu=%u policy=%u bbm=%d: %s at %#llx",
+		  (unsigned long long)test_seed, (unsigned long long)r.done, host.cpu, kernel_space.policy,
+		  pt_bbm, what, (unsigned long long)va);
 	for (unsigned i = 0; i < r.nr_ops; i++)
-		test_note("  %s(%#llx, %llu, %u) got %d, want %d", r.ops[i].name, (unsigned long long)r.ops[i].a,
-			  (unsigned long long)r.ops[i].nr, r.ops[i].arg, r.ops[i].got, r.ops[i].want);
+		test_note("  %s(%#llx, %llu, %u) got %d, want %d", r.ops[i].name,
+			  (unsigned long long)r.ops[i].a, (unsigned long long)r.ops[i].nr, r.ops[i].arg,
+			  r.ops[i].got, r.ops[i].want);
 }
 
 static bool leaf_is(struct pt_slot s, u64 va, const struct model_view *v)
@@ -305,6 +309,14 @@ static void choose_frames(pfn_t *pfn, u64 *nr)
 	*pfn = page_to_pfn(g->page) + first;
 }
 
+static void choose_region(pfn_t *pfn, u64 *nr)
+{
+	const struct region *g = &r.regions[below(MIN(r.nr_regions, 5))];
+
+	*pfn = page_to_pfn(g->page);
+	*nr = BIT(g->order);
+}
+
 /* Pages of the area; most of the time of its first part, where something is mapped. */
 static void choose_pages(u64 *va, u64 *nr)
 {
@@ -331,6 +343,9 @@ static void op_direct(struct tlb_batch *b, bool valid)
 	struct op *op;
 
 	choose_frames(&pfn, &nr);
+	/* All of a region comes back often enough for leaves to become whole again. */
+	if (valid && !below(4))
+		choose_region(&pfn, &nr);
 	op = begin(valid ? "default" : "invalid", pfn, nr, 0);
 	op->want = model_set_direct(&r.m, pfn, nr, valid);
 	op->got = set_direct_map_batch(pfn, nr, valid, b);
@@ -382,7 +397,9 @@ static void op_rights_area(struct tlb_batch *b)
 /* Arguments out of range: one of each kind. */
 static void op_bad(struct tlb_batch *b)
 {
-	static const struct { u64 add, nr; } rows[] = { { 1, 1 }, { 0x800, 3 }, { 0, 0 }, { 0, 1ull << 45 }, { 0, 1ull << 52 } };
+	static const struct {
+		u64 add, nr;
+	} rows[] = { { 1, 1 }, { 0x800, 3 }, { 0, 0 }, { 0, 1ull << 45 }, { 0, 1ull << 52 } };
 	unsigned i = (unsigned)below(ARRAY_SIZE(rows));
 	pfn_t pfn;
 	u64 nr;
@@ -438,7 +455,8 @@ static void op_map_gigabyte(struct tlb_batch *b)
 		r.pfns[i] = page_to_pfn(g->page) + i;
 	op = begin("map_gigabyte", r.area.va, n, 0);
 	op->want = model_map(&r.m, r.area.va, r.pfns, n, true, false);
-	op->got = kernel_map_range(r.area.va, range_len(r.pfns[0] << PAGE_SHIFT, GIB), area_attrs(true, false), PT_1G, b);
+	op->got = kernel_map_range(r.area.va, range_len(r.pfns[0] << PAGE_SHIFT, GIB),
+				   area_attrs(true, false), PT_1G, b);
 }
 
 static void op_unmap(struct tlb_batch *b)
@@ -447,7 +465,7 @@ static void op_unmap(struct tlb_batch *b)
 	u64 va, nr;
 
 	choose_pages(&va, &nr);
-	if (!below(20)) {
+	if (!below(5)) {
 		va = r.area.va;
 		nr = r.m.nr_pages;
 	}
@@ -555,6 +573,8 @@ static void check_batch(u64 batch)
 
 		if (op->got != op->want)
 			failed("another result than the model's", op->a);
+		r.succeeded += !op->got;
+		r.refused += op->got != 0;
 		if (op->nr && op->nr <= BIT(ORDER_1G) && !(op->a & (op->a >> 63 ? PAGE_SIZE - 1 : 0)))
 			compare_edges(op->a >> 63 ? op->a : phys_to_va(phys(op->a << PAGE_SHIFT)), op->nr);
 	}
@@ -601,13 +621,27 @@ TEST_ROWS(model, agrees, "PT2 PT3 PT4 PT5 PT6 TL1 TL5", 0, count_seeds, name_see
 {
 	struct rng rng = test_rng();
 	u64 total = machine_full ? OPERATIONS_FULL : OPERATIONS;
+	struct fixture_events before, after;
 
+	fixture_events(&before);
 	test_note("seed=%llu operations=%llu", (unsigned long long)test_seed, (unsigned long long)total);
 	if (set_up(rng_next(&rng))) {
 		for (u64 batch = 0; r.done < total && !r.failures; batch++)
 			run_batch(batch);
 		compare_whole();
+		fixture_events(&after);
 		CHECK_EQ(r.failures, 0);
+		test_note("succeeded=%llu refused=%llu splits_2m=%llu splits_1g=%llu collapses_2m=%llu "
+			  "collapses_1g=%llu",
+			  (unsigned long long)r.succeeded, (unsigned long long)r.refused,
+			  (unsigned long long)(after.splits[PT_2M] - before.splits[PT_2M]),
+			  (unsigned long long)(after.splits[PT_1G] - before.splits[PT_1G]),
+			  (unsigned long long)(after.collapses[PT_2M] - before.collapses[PT_2M]),
+			  (unsigned long long)(after.collapses[PT_1G] - before.collapses[PT_1G]));
+		/* A sequence that is refused, or splits nothing, would prove little. */
+		CHECK(r.succeeded > total / 2 && r.refused > total / 100);
+		CHECK(after.splits[PT_2M] - before.splits[PT_2M] > total / 50);
+		CHECK(after.collapses[PT_2M] - before.collapses[PT_2M] > total / 100);
 	}
 	tear_down();
 }

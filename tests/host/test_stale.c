@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The stale-entry oracle (SPEC TL5), exact: prime every CPU, change, flush, access from every CPU, for each size of leaf and
- * each kind of change. What an access gives afterwards is compared with a walk of the tables as they are.
+ * The stale-entry oracle (SPEC TL5), exact: prime every CPU, change, flush, access from every CPU, for each
+ * size of leaf and each kind of change. What an access gives afterwards is compared with a walk of the tables
+ * as they are.
  *
  * Each row has a control: the same by a store without the flush must be seen to be stale, on every CPU.
  */
@@ -64,7 +65,8 @@ static void make_change(struct range va, enum change change)
 #define PROBES 5u
 static u64 probe(struct range va, unsigned i)
 {
-	return va.start + align_down(range_size(va) / (PROBES - 1) * i - (i == PROBES - 1 ? PAGE_SIZE : 0), PAGE_SIZE) +
+	return va.start +
+	       align_down(range_size(va) / (PROBES - 1) * i - (i == PROBES - 1 ? PAGE_SIZE : 0), PAGE_SIZE) +
 	       (range_size(va) > PAGE_SIZE ? 8 * i : 0);
 }
 
@@ -157,7 +159,9 @@ TEST_ROWS(stale_control, without_a_flush, "TL5", 0, count_rows, name_row)
 	fixture_area_put(&a);
 }
 
-/* One page of a large leaf changes: the large translation must go, and with it what it said about the page. */
+/*
+ * One page of a large leaf changes: the large translation must go, and with it what it said about the page.
+ */
 TEST_ID(stale, one_page_of_a_large_leaf, "TL5 PT3")
 {
 	for (unsigned level = PT_2M; level <= arch_mm.max_leaf; level++) {
@@ -165,7 +169,9 @@ TEST_ID(stale, one_page_of_a_large_leaf, "TL5 PT3")
 
 		if (!fixture_area_get(&a, pt_span(level), pt_span(level)))
 			return;
-		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(), fixture_attrs(), 0), 0);
+		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(),
+					fixture_attrs(), 0),
+			 0);
 		for (unsigned i = 0; i < 64; i++) {
 			u64 va = a.va + (u64)i * 7919 % (a.size / PAGE_SIZE) * PAGE_SIZE;
 			bool seal = i % 2;
@@ -191,7 +197,9 @@ TEST_ID(stale, invlpg_as_the_manual_says, "TL5")
 	if (fixture_area_get(&a, 4 * MIB, 2 * MIB)) {
 		u64 held;
 
-		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(), fixture_attrs(), 0), 0);
+		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(),
+					fixture_attrs(), 0),
+			 0);
 		host.speculation = false;
 		sim_flush_all(0);
 		sim_access(0, a.va, SIM_READ);
@@ -218,7 +226,9 @@ TEST_ID(stale, cpus_speculate, "TL5")
 	if (fixture_area_get(&a, 2 * MIB, 2 * MIB)) {
 		for (u32 cpu = 0; cpu < host.nr_cpus; cpu++)
 			sim_flush_all(cpu);
-		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(), fixture_attrs(), 0), 0);
+		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(),
+					fixture_attrs(), 0),
+			 0);
 		for (unsigned i = 0; i < 1000; i++)
 			host_tick(a.va);
 		for (u32 cpu = 0; cpu < host.nr_cpus; cpu++)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The stores themselves (SPEC PT3): how many a change takes, in what order a split makes them; and that the rules which the
- * log checks at every store of every test would catch what breaks them.
+ * The stores themselves (SPEC PT3): how many a change takes, in what order a split makes them; and that the
+ * rules which the log checks at every store of every test would catch what breaks them.
  */
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -21,7 +21,9 @@
 static bool map_nowhere(struct fixture_area *a, u64 size)
 {
 	return fixture_area_get(a, size, size) &&
-	       CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a->va, size), fixture_nowhere(), fixture_attrs() | PTE_PAT, 0), 0);
+	       CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a->va, size), fixture_nowhere(),
+				       fixture_attrs() | PTE_PAT, 0),
+			0);
 }
 
 /* A whole leaf is one store, whatever its size. */
@@ -56,7 +58,9 @@ TEST_ID(store_log, split_is_512_stores_and_one, "PT3")
 			u64 piece = pt_span(level - 1);
 
 			before = store_log_seq();
-			CHECK_EQ(fixture_change(PT_OP_PROTECT, range_len(a.va + 3 * piece, piece), 0, 0, PTE_W), 0);
+			CHECK_EQ(fixture_change(PT_OP_PROTECT, range_len(a.va + 3 * piece, piece), 0, 0,
+						PTE_W),
+				 0);
 			CHECK_EQ(store_log_seq() - before, PT_ENTRIES + 2);
 			for (unsigned i = 0; i < PT_ENTRIES; i++) {
 				const struct store_record *s = store_log_at(before + 1 + i);
@@ -93,15 +97,54 @@ TEST_ID(store_log, collapse_is_one_store, "PT4")
 	fixture_policy(policy);
 }
 
-/* Every split and collapse that pt_stats counts was seen to follow the rules: 100 %, of the whole run so far. */
+/*
+ * Every split and collapse that pt_stats counts was seen to follow the rules: 100 %, of the whole run so far.
+ */
 TEST_ID(store_log, every_split_and_collapse_was_seen, "PT3 PT6")
 {
 	CHECK(store_log_splits(PT_2M) > 0);
 	test_note("splits_2m=%llu splits_1g=%llu collapses_2m=%llu collapses_1g=%llu stores=%llu",
 		  (unsigned long long)store_log_splits(PT_2M), (unsigned long long)store_log_splits(PT_1G),
-		  (unsigned long long)store_log_collapses(PT_2M), (unsigned long long)store_log_collapses(PT_1G),
-		  (unsigned long long)store_log_seq());
+		  (unsigned long long)store_log_collapses(PT_2M),
+		  (unsigned long long)store_log_collapses(PT_1G), (unsigned long long)store_log_seq());
 	store_log_check();
+}
+
+/*
+ * Break-before-make by the CPU's errata: only executable leaves, all, or none. The log checks that no CPU has
+ * a translation left when the entry is made.
+ */
+TEST_ID(store_log, errata_ask_for_break_before_make, "PT3")
+{
+	static const struct { u8 bbm; bool of_data, of_text;
+	} rows[] = {
+		{ ARCH_BBM_NONE, false, false },
+		{ ARCH_BBM_EXECUTABLE, false, true },
+		{ ARCH_BBM_ALL, true, true },
+	};
+	enum pt_collapse_policy policy = fixture_policy(PT_COLLAPSE_OFF);
+	u8 bbm = arch_mm.bbm;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++)
+		for (unsigned text = 0; text < 2; text++) {
+			struct fixture_area a;
+			u64 before = host.rendezvous;
+			u64 attrs = fixture_attrs() & ~(text ? PTE_W | PTE_NX : 0);
+
+			if (!fixture_area_get(&a, BLOCK, BLOCK))
+				break;
+			CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, BLOCK), fixture_nowhere(), attrs,
+						0),
+				 0);
+			for (u32 cpu = 0; cpu < host.nr_cpus; cpu++)
+				sim_prime(cpu, range_len(a.va, BLOCK), PAGE_SIZE);
+			arch_mm.bbm = rows[i].bbm;
+			CHECK_EQ(fixture_split(range_len(a.va, PAGE_SIZE), PT_4K), 0);
+			arch_mm.bbm = bbm;
+			CHECK_EQ(host.rendezvous - before, text ? rows[i].of_text : rows[i].of_data);
+			fixture_area_put(&a);
+		}
+	fixture_policy(policy);
 }
 
 /* ---- The rules, broken on purpose ---- */

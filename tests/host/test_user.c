@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Private spaces and many CPUs: leaves of ring 3, whose A and D bits the CPUs set by themselves; who is asked to flush, who
- * is lazy, who comes late (SPEC PT4, TL1, TL2).
+ * Private spaces and many CPUs: leaves of ring 3, whose A and D bits the CPUs set by themselves; who is asked
+ * to flush, who is lazy, who comes late (SPEC PT4, TL1, TL2).
  */
 #include <string.h>
 #include <sys/mman.h>
@@ -147,7 +147,8 @@ TEST_ID(user, leaves_are_private, "PT4")
 		r = sim_access(user(), phys_to_va(phys(frame_pa(3))), SIM_WRITE);
 		CHECK_EQ(r.fault, SIM_OK);
 		CHECK_EQ(r.pa, frame_pa(3));
-		CHECK_EQ(sim_access(user(), phys_to_va(phys(frame_pa(3))), SIM_READ | SIM_USER).fault, SIM_RIGHTS);
+		CHECK_EQ(sim_access(user(), phys_to_va(phys(frame_pa(3))), SIM_READ | SIM_USER).fault,
+			 SIM_RIGHTS);
 		if (user())
 			CHECK_EQ(sim_access(0, VA, SIM_READ | SIM_USER).fault, SIM_ABSENT);
 	}
@@ -160,7 +161,9 @@ TEST_ID(user, kernel_changes_reach_private_roots, "TL1 TL5")
 	struct fixture_area a;
 
 	if (set_up(host.nr_cpus) && fixture_area_get(&a, BLOCK, BLOCK)) {
-		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(), fixture_attrs(), 0), 0);
+		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(),
+					fixture_attrs(), 0),
+			 0);
 		for (unsigned i = 0; i < 20; i++) {
 			u64 va = a.va + (i * 97 & 511) * PAGE_SIZE;
 
@@ -395,18 +398,23 @@ TEST_ID(user, one_shootdown_per_cpu_and_batch, "TL1 TL2")
 		before = ask();
 		tlb_batch_init(&b, &space);
 		for (unsigned i = 0; i < 20; i++)
-			CHECK_EQ(change_in(&b, PT_OP_PROTECT, range_len(VA + 3 * i * PAGE_SIZE, PAGE_SIZE), 0, 0, PTE_W), 0);
+			CHECK_EQ(change_in(&b, PT_OP_PROTECT, range_len(VA + 3 * i * PAGE_SIZE, PAGE_SIZE), 0,
+					   0, PTE_W),
+				 0);
 		tlb_batch_finish(&b);
 		after = ask();
 		for (u32 cpu = 0; cpu < host.nr_cpus; cpu++)
 			CHECK_EQ(after.by_cpu[cpu] - before.by_cpu[cpu], cpu + 2 >= host.nr_cpus);
 		CHECK_EQ(after.stats.nr_tlb_remote_flush - before.stats.nr_tlb_remote_flush, 2);
-		CHECK_EQ(after.stats.nr_tlb_remote_flush_received - before.stats.nr_tlb_remote_flush_received, 2);
+		CHECK_EQ(after.stats.nr_tlb_remote_flush_received - before.stats.nr_tlb_remote_flush_received,
+			 2);
 	}
 	tear_down();
 }
 
-/* One more if something was collapsed (a user's leaf takes another: cleared, flushed, then the table's own). */
+/*
+ * One more if something was collapsed (a user's leaf takes another: cleared, flushed, then the table's own).
+ */
 TEST_ID(user, collapse_costs_one_more, "TL1 PT4")
 {
 	struct fixture_area a;
@@ -415,20 +423,25 @@ TEST_ID(user, collapse_costs_one_more, "TL1 PT4")
 
 	NEED_CPUS(2);
 	if (fixture_area_get(&a, BLOCK, BLOCK)) {
-		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(), fixture_attrs(), 0), 0);
+		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(),
+					fixture_attrs(), 0),
+			 0);
 		before = ask();
 		CHECK_EQ(fixture_change(PT_OP_PROTECT, range_len(a.va, PAGE_SIZE), 0, 0, PTE_W), 0);
 		after = ask();
 		CHECK_EQ(after.stats.nr_tlb_remote_flush - before.stats.nr_tlb_remote_flush, host.nr_cpus - 1);
 		CHECK_EQ(fixture_change(PT_OP_PROTECT, range_len(a.va, PAGE_SIZE), 0, PTE_W, 0), 0);
 		before = ask();
-		CHECK_EQ(before.stats.nr_tlb_remote_flush - after.stats.nr_tlb_remote_flush, 2 * (host.nr_cpus - 1));
+		CHECK_EQ(before.stats.nr_tlb_remote_flush - after.stats.nr_tlb_remote_flush,
+			 2 * (host.nr_cpus - 1));
 	}
 	fixture_area_put(&a);
 	fixture_policy(policy);
 }
 
-/* A lazy CPU is left alone; when it comes back one full flush brings it up to date, however much it missed. */
+/*
+ * A lazy CPU is left alone; when it comes back one full flush brings it up to date, however much it missed.
+ */
 TEST_ID(user, lazy_cpus_catch_up_in_one_flush, "TL1 TL2")
 {
 	NEED_CPUS(2);
@@ -454,7 +467,8 @@ TEST_ID(user, lazy_cpus_catch_up_in_one_flush, "TL1 TL2")
 		CHECK(tlb_flushed(&space, space.gen));
 		CHECK_EQ(sim_check(false), 0);
 		for (unsigned i = 0; i < 30; i++)
-			CHECK_EQ(sim_access(user(), VA + i * PAGE_SIZE, SIM_WRITE | SIM_USER).fault, SIM_RIGHTS);
+			CHECK_EQ(sim_access(user(), VA + i * PAGE_SIZE, SIM_WRITE | SIM_USER).fault,
+				 SIM_RIGHTS);
 		before = ask();
 		enter(user());		/* nothing was missed */
 		after = ask();
@@ -553,15 +567,16 @@ static unsigned differ(void)
 			wrong += !pte_none(s.value);
 			continue;
 		}
-		wrong += !pte_is_leaf(s.value, s.level) || !(attrs & PTE_W) != !p->w || (p->written && !(attrs & PTE_D)) ||
+		wrong += !pte_is_leaf(s.value, s.level) || !(attrs & PTE_W) != !p->w ||
+			 (p->written && !(attrs & PTE_D)) ||
 			 pte_leaf_pa(s.value, s.level).raw + (va & (pt_span(s.level) - 1)) != frame_pa(i);
 	}
 	return wrong;
 }
 
 /*
- * One change. What was unmapped in a batch is not mapped again in the same one: until the flush a CPU may write by the old
- * translation, and nobody could say which of the two the write belongs to.
+ * One change. What was unmapped in a batch is not mapped again in the same one: until the flush a CPU may
+ * write by the old translation, and nobody could say which of the two the write belongs to.
  */
 static void random_change(struct rng *rng, struct tlb_batch *b, bool *unmapped)
 {
@@ -597,7 +612,9 @@ static void random_change(struct rng *rng, struct tlb_batch *b, bool *unmapped)
 		while (end < first + n && !pages[end].present)
 			pages[end++] = (struct user_page){ true, true, false };
 		if (end > i)
-			CHECK_EQ(change_in(b, PT_OP_MAP, range(VA + i * PAGE_SIZE, VA + end * PAGE_SIZE), frame_pa(i), RW, 0), 0);
+			CHECK_EQ(change_in(b, PT_OP_MAP, range(VA + i * PAGE_SIZE, VA + end * PAGE_SIZE),
+					   frame_pa(i), RW, 0),
+				 0);
 		i = end;
 	}
 }
@@ -692,7 +709,8 @@ static void change_with_a_deaf_cpu(struct outcome *out)
 
 	if (!page || !fixture_area_get(&a, PAGE_SIZE, PAGE_SIZE))
 		return;
-	if (fixture_change(PT_OP_MAP, range_len(a.va, PAGE_SIZE), page_to_phys(page).raw, fixture_attrs() & ~PTE_W, 0))
+	if (fixture_change(PT_OP_MAP, range_len(a.va, PAGE_SIZE), page_to_phys(page).raw,
+			   fixture_attrs() & ~PTE_W, 0))
 		return;
 	cpumask_set(&host.deaf, host.nr_cpus - 1);
 	free = buddy_free_frames();
@@ -702,7 +720,8 @@ static void change_with_a_deaf_cpu(struct outcome *out)
 	spin_lock(&kernel_space.lock);
 	tlb_batch_free(&b, page, 0);
 	spin_unlock(&kernel_space.lock);
-	if (pt_change(&kernel_space, &(struct pt_change){ .op = PT_OP_UNMAP, .va = range_len(a.va, PAGE_SIZE) }, &b))
+	if (pt_change(&kernel_space,
+		      &(struct pt_change){ .op = PT_OP_UNMAP, .va = range_len(a.va, PAGE_SIZE) }, &b))
 		return;
 	tlb_batch_finish(&b);
 	tlb_read_stats(&stats);
