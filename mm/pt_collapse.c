@@ -234,10 +234,14 @@ static bool collapse_uniform(struct pt_space *space, struct tlb_batch *batch)
 				next = space->uniform.nr ? space->uniform.tail : PFN_NONE;
 		} else {
 			next = table->next;
-			if (pte_none(leaf) || deferred) {
+			if (pte_none(leaf)) {
 				pt_list_remove(space, table);
-				if (!pte_none(leaf))
-					list_add_tail(space, table, PT_LIST_UNIFORM);
+			} else if (deferred && !is_due(space, table, batch)) {
+				/* Oldest first, but for tables that changed again while they waited: those go behind. */
+				if (next == PFN_NONE || pfn_to_page(next)->gen >= table->gen)
+					break;
+				pt_list_remove(space, table);
+				list_add_tail(space, table, PT_LIST_UNIFORM);
 			}
 		}
 		pfn = next;

@@ -36,7 +36,7 @@ ROWS = [
     # Sizes, with and without 1G leaves. 512 MiB on q35 has none anyway.
     Row("512m", memory="512M", expect=WITHOUT_1G),
     Row("512m-no1g", memory="512M", cpu=NO_1G, expect=WITHOUT_1G),
-    Row("4g", memory="4G", expect=WITH_1G),
+    Row("4g", memory="4G", append="lab=full", expect=WITH_1G),
     Row("4g-no1g", memory="4G", cpu=NO_1G, expect=WITHOUT_1G),
     Row("12g", memory="12G", expect=WITH_1G),
     Row("12g-no1g", memory="12G", cpu=NO_1G, expect=WITHOUT_1G),
@@ -48,6 +48,8 @@ ROWS = [
     Row("vga-none", extra=["-vga", "none"], append="lab=off collapse=deferred"),
     Row("usb", usb=True, append="lab=off"),
     Row("qemu64", cpu="qemu64", append="lab=off", expect=WITHOUT_1G),
+    Row("no-nx", cpu="max,-nx", append="lab=off"),
+    Row("bare", cpu="max,-nx,-pge,-pat,-mtrr,-pdpe1gb,-smep,-smap,-umip", append="lab=off", expect=WITHOUT_1G),
     Row("collapse-off", append="lab=off collapse=off"),
     Row("bbm", append="lab=off bbm=on"),
 
@@ -57,6 +59,8 @@ ROWS = [
     Row("end-halt", append="lab=off suite=fmt end=halt"),
 
     # Instructions are counted: two runs are the same run.
+    # The goals for instructions are asserted by these.
+    Row("costs", icount=True, memory="4G", append="lab=off suite=costs kaslr=off"),
     Row("icount", icount=True, append="lab=off suite=pgtable,tlb_batch kaslr=off"),
     Row("icount-again", icount=True, append="lab=off suite=pgtable,tlb_batch kaslr=off", same_as="icount"),
 ]
