@@ -22,6 +22,7 @@
 #include "kernel/panic.h"
 #include "kernel/stack.h"
 #include "kernel/symbols.h"
+#include "mm/tlb_batch.h"
 #include "mm/vmalloc.h"
 
 struct init_step {
@@ -101,6 +102,7 @@ static void init_interrupts(void)
 	interrupts_silence(registers);
 	arch_irq_restore(~0ull);
 	assert(arch_irqs_enabled());
+	tlb_started = true;
 }
 
 static void init_planned_panic(void)

@@ -111,7 +111,7 @@ static void fill_bootmem(const struct boot_info *bi)
 
 		if (type_is_usable(map[i].type) && !type_is_loader(map[i].type) && !range_empty(r) &&
 		    bootmem_add(r))
-			dropped++;
+			dropped++, usable_bytes -= range_size(r);
 	}
 	if (dropped)
 		log_warn("memory map: %u ranges not used (overlapping, or too many)", dropped);

@@ -217,6 +217,14 @@ static const u64 cache_bits[] = {
 	[IOREMAP_WC] = PTE_PAT,
 };
 
+/* A CPU without the PAT has no write-combining by pages: uncached, but for what the MTRRs say, comes closest. */
+static u64 ioremap_bits(unsigned type)
+{
+	u64 bits = cache_bits[type & ~IOREMAP_RO];
+
+	return bits & PTE_PAT && !(arch_mm.pte_mask & PTE_PAT_LARGE) ? cache_bits[IOREMAP_UC_MINUS] : bits;
+}
+
 /* Why [pa) must not be mapped with this type, or NULL. */
 static const char *ioremap_refused(u64 pa, u64 size, unsigned type)
 {
@@ -258,7 +266,7 @@ void *ioremap_for(u64 pa, u64 size, unsigned type, const char *caller)
 		return NULL;
 	a->pa = pa;
 	tlb_batch_init(&batch, &kernel_space);
-	rc = kernel_map_range(a->start, frames, attrs | cache_bits[type & ~IOREMAP_RO], large ? PT_2M : PT_4K, &batch);
+	rc = kernel_map_range(a->start, frames, attrs | ioremap_bits(type), large ? PT_2M : PT_4K, &batch);
 	tlb_batch_finish(&batch);
 	if (rc) {
 		free_vm_area(a);

@@ -212,6 +212,8 @@ static u64 leaf_bits(void)
 		bits &= ~PTE_NX;
 	if (!cpu_has(CPU_PGE))
 		bits &= ~PTE_G;
+	if (!cpu_has(CPU_PAT))
+		bits &= ~(PTE_PAT | PTE_PAT_LARGE) | PTE_PS;	/* PS and the PAT bit of a 4K leaf are one bit */
 	return bits;
 }
 
