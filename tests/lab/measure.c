@@ -148,7 +148,7 @@ struct cost cost_of(struct samples *s, const struct tlb_stats *before, const str
 void cost_write(const char *op, const char *more, const struct cost *c)
 {
 	if (measure_cpus() > 1) {
-		log_info("cost op=%s %s n=%u flushes=%llu ipis=%llu pages=%llu", op, more, c->nr,
+		log_info("cost op=%s %s n=%u flushes=%llu ipis=%llu pages_invalidated=%llu", op, more, c->nr,
 			 (unsigned long long)c->flushes, (unsigned long long)c->ipis, (unsigned long long)c->pages);
 		return;
 	}
