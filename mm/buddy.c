@@ -37,32 +37,17 @@ struct node {
 static struct node node = { .head = { [0 ... ORDER_MAX] = PFN_NONE } };
 static u64 bad_frees;
 
-/* Of CPUs that have none: the first look says busy. */
-static struct page_cache no_cache = {
+/* The first look says busy, for ever. */
+struct page_cache page_cache_none = {
 	.stack = { [0 ... ORDER_MAX] = { .top = PAGE_STACK_BUSY } },
 };
-
-#define STACK_BASE(order)                                                                            \
-	((order) == 0 ? 0 :                                                                          \
-	 (i64)(PAGE_STACK0_ROOM + (MIN(order, PAGE_STACKED_ORDERS) - 1) * PAGE_STACK_ROOM))
-#define STACK_EMPTY(order) \
-	{ STACK_BASE(order), STACK_BASE(order), STACK_BASE((order) + 1), (order) ? PAGE_STACK_ROOM / 2 : 32 }
-
-static struct page_cache boot_cache = {
-	.stack = {
-		STACK_EMPTY(0), STACK_EMPTY(1), STACK_EMPTY(2), STACK_EMPTY(3), STACK_EMPTY(4),
-		STACK_EMPTY(5), STACK_EMPTY(6), STACK_EMPTY(7), STACK_EMPTY(8), STACK_EMPTY(9),
-		STACK_EMPTY(10), STACK_EMPTY(11), STACK_EMPTY(12), STACK_EMPTY(13), STACK_EMPTY(14),
-		STACK_EMPTY(15), STACK_EMPTY(16), STACK_EMPTY(17), STACK_EMPTY(18),
-	},
-};
-struct page_cache *page_caches[MAX_CPUS] = { [0] = &boot_cache, [1 ... MAX_CPUS - 1] = &no_cache };
+static struct page_cache first_cache;
+static struct page_cache *caches[MAX_CPUS];	/* by CPU; NULL: it has none */
+static unsigned nr_caches;
 struct alloc_inject alloc_inject;
 
 /* Of a frame inside a free block, and of all but the first when a block is allocated. */
 #define STATE_INSIDE page_state(PAGE_FREE, 0, 0, 0)
-/* The difference between an allocated block's state and that of one on a stack, whatever the order. */
-#define STATE_CHANGE (PAGE_STATE_ALLOCATED(0) ^ PAGE_STATE_CACHED(0))
 
 /* ---- the node's lists; its lock is held ---- */
 
@@ -72,7 +57,7 @@ static inline void list_push(struct node *n, struct page *array, u32 pfn, unsign
 
 	array[pfn].next = first;
 	array[pfn].prev = PFN_NONE;
-	array[pfn].state = page_state(PAGE_FREE, order, PAGE_BUDDY, 0);
+	store_relaxed(&array[pfn].state, page_state(PAGE_FREE, order, PAGE_BUDDY, 0));
 	if (first != PFN_NONE)
 		array[first].prev = pfn;
 	n->head[order] = pfn;
@@ -129,7 +114,7 @@ static unsigned node_take(struct node *n, unsigned order, struct page **slots, u
 		page = array + pfn + (1u << o);
 		do {
 			page -= step;
-			page->state = PAGE_STATE_CACHED(order);
+			store_relaxed(&page->state, PAGE_STATE_CACHED(order));
 			slots[got++] = page;
 		} while (page != array + pfn);
 	}
@@ -140,10 +125,11 @@ static inline bool coalesce(struct node *n, struct page *array, u32 *pfn, unsign
 {
 	u32 buddy = *pfn ^ 1u << order;
 
-	if (array[buddy].state != page_state(PAGE_FREE, order, PAGE_BUDDY, 0))
+	/* A block that is no free one is its owner's, who may be writing this: anything but what is looked for. */
+	if (load_relaxed(&array[buddy].state) != page_state(PAGE_FREE, order, PAGE_BUDDY, 0))
 		return false;
 	list_unlink(n, array, buddy, order);
-	array[*pfn | buddy].state = STATE_INSIDE;
+	store_relaxed(&array[*pfn | buddy].state, STATE_INSIDE);
 	*pfn &= buddy;
 	return true;
 }
@@ -180,7 +166,7 @@ static void node_give_all(struct node *n, unsigned order, struct page *const *sl
 			if (pfn)
 				o = MIN(o, (unsigned)__builtin_ctz(pfn));
 			for (u64 i = 1; i < 1u << (o - order); i++)
-				slots[i]->state = STATE_INSIDE;
+				store_relaxed(&slots[i]->state, STATE_INSIDE);
 		}
 		node_give(n, pfn, o);
 		slots += 1u << (o - order);
@@ -191,7 +177,7 @@ static void node_give_all(struct node *n, unsigned order, struct page *const *sl
 
 static inline struct page_cache *this_cache(void)
 {
-	return page_caches[arch_this_cpu()->id];
+	return arch_this_cpu()->pages;
 }
 
 /* From here on everybody else on this CPU stays out of a stack that was found not busy. */
@@ -247,14 +233,45 @@ static void cache_drain(struct page_cache *cache)
 		if (top == PAGE_STACK_BUSY)
 			continue;
 		stack_enter(s);
-		stack_leave(s, stack_drain(cache, order, top, (u64)(s->limit - s->base)));
+		stack_leave(s, stack_drain(cache, order, top, UINT64_MAX));
 	}
+}
+
+static unsigned stack_room(unsigned order)
+{
+	if (order == 0)
+		return PAGE_STACK0_ROOM;
+	if (order < PAGE_STACKED_ORDERS - 1)
+		return PAGE_STACK_ROOM;
+	return order < PAGE_STACKED_ORDERS ? PAGE_STACK9_ROOM : 0;
+}
+
+/*
+ * Each stack holds at most its CPU's share of 1/64 of the memory, so that on a small machine no CPU keeps from the
+ * others what they need. Stacks that are in use stay as they are, besides.
+ */
+static void set_limits(void)
+{
+	u64 share = node.frames / 64 / MAX(nr_caches, 1);
+
+	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
+		for (unsigned order = 0; order < PAGE_STACKED_ORDERS && caches[cpu]; order++) {
+			struct page_stack *s = &caches[cpu]->stack[order];
+			u64 room = MIN(stack_room(order), share >> order);
+
+			s->batch = MAX(room / (order ? 2 : 4), 1);
+			s->limit = s->base + (i64)room;
+		}
 }
 
 static void cache_reset(struct page_cache *cache)
 {
-	for (unsigned order = 0; order <= ORDER_MAX; order++)
-		cache->stack[order] = (struct page_stack)STACK_EMPTY(order);
+	i64 base = 0;
+
+	for (unsigned order = 0; order <= ORDER_MAX; order++) {
+		cache->stack[order] = (struct page_stack){ base, base, base, 0 };
+		base += stack_room(order);
+	}
 }
 
 /* ---- allocation ---- */
@@ -277,7 +294,7 @@ static struct page *node_alloc(unsigned order)
 
 	spin_lock(&node.lock);
 	if (node_take(&node, order, &page, 1)) {
-		page->state = PAGE_STATE_ALLOCATED(order);
+		store_relaxed(&page->state, PAGE_STATE_ALLOCATED(order));
 		node.allocs++;
 	}
 	spin_unlock(&node.lock);
@@ -299,31 +316,29 @@ static struct page *alloc_last_resort(unsigned order)
 	return page;
 }
 
-/* The stack is empty or has no room at all, or this has interrupted its user. */
-static __noinline struct page *alloc_refill(unsigned order)
+/* From this CPU's stack, which is filled if it is empty; from the node if there is none, or it is busy. */
+static struct page *alloc_any(unsigned order)
 {
 	struct page_cache *cache = this_cache();
 	struct page_stack *s = &cache->stack[order];
 	i64 top = load_relaxed(&s->top);
 	struct page *page = NULL;
 
-	if (unlikely(top == PAGE_STACK_BUSY) || unlikely(s->base == s->limit)) {
-		page = node_alloc(order);
-	} else {
-		stack_enter(s);
-		if (top == s->base)
-			top = stack_fill(cache, order);
-		if (top > s->base) {
-			page = cache->slots[--top];
-			page->state ^= STATE_CHANGE;
-		}
-		stack_leave(s, top);
+	if (unlikely(top == PAGE_STACK_BUSY) || unlikely(s->base == s->limit))
+		return node_alloc(order);
+	stack_enter(s);
+	if (top == s->base)
+		top = stack_fill(cache, order);
+	if (top > s->base) {
+		page = cache->slots[--top];
+		page_state_change(page);
 	}
-	return likely(page != NULL) ? page : alloc_last_resort(order);
+	stack_leave(s, top);
+	return page;
 }
 
-/* All that is not the usual case: flags, injection, nonsense. */
-static __noinline struct page *alloc_general(unsigned order, unsigned flags, struct alloc_site *site)
+/* All that page_stack_take() could not do. */
+struct page *alloc_slow(unsigned order, unsigned flags, struct alloc_site *site)
 {
 	struct page *page;
 
@@ -331,30 +346,11 @@ static __noinline struct page *alloc_general(unsigned order, unsigned flags, str
 		return NULL;
 	if (order > ORDER_MAX)
 		return NULL;
-	page = alloc_refill(order);
+	page = alloc_any(order);
+	if (unlikely(!page))
+		page = alloc_last_resort(order);
 	if (page && flags & ALLOC_ZERO)
 		page_zero(page, order);
-	return page;
-}
-
-struct page *alloc_block(unsigned order, unsigned flags, struct alloc_site *site)
-{
-	struct page_cache *cache;
-	struct page_stack *s;
-	struct page *page;
-	i64 top;
-
-	if (unlikely(flags | alloc_inject.armed) || unlikely(order > ORDER_MAX))
-		return alloc_general(order, flags, site);
-	cache = this_cache();
-	s = &cache->stack[order];
-	top = load_relaxed(&s->top);
-	if (unlikely(top <= s->base))	/* PAGE_STACK_BUSY too */
-		return alloc_refill(order);
-	stack_enter(s);
-	page = cache->slots[--top];
-	page->state ^= STATE_CHANGE;
-	stack_leave(s, top);
 	return page;
 }
 
@@ -420,6 +416,23 @@ static bool reset_classes(struct page *page, unsigned order)
 	return true;
 }
 
+/* Whether the other half of 2 MiB is free, so that this one completes it. Read without the lock: a hint. */
+static bool completes_2m(const struct page *page)
+{
+	const struct page *buddy = pfn_to_page(page_to_pfn(page) ^ 1u << (BLOCK_ORDER - 1));
+
+	return load_relaxed(&buddy->state) == page_state(PAGE_FREE, BLOCK_ORDER - 1, PAGE_BUDDY, 0);
+}
+
+static void give_to_node(struct page *page, unsigned order)
+{
+	store_relaxed(&page->state, PAGE_STATE_CACHED(order));
+	spin_lock(&node.lock);
+	node_give(&node, (u32)page_to_pfn(page), order);
+	node.frees++;
+	spin_unlock(&node.lock);
+}
+
 /* Put what has been found fit to be freed on this CPU's stack, or on the node's lists. */
 static __noinline void give(struct page *page, unsigned order)
 {
@@ -427,22 +440,21 @@ static __noinline void give(struct page *page, unsigned order)
 	struct page_stack *s = &cache->stack[order];
 	i64 top = load_relaxed(&s->top);
 
-	page->state = PAGE_STATE_CACHED(order);
-	if (likely(top != PAGE_STACK_BUSY) && likely(s->base != s->limit)) {
-		stack_enter(s);
-		if (top == s->limit)
-			top = stack_drain(cache, order, top, s->batch);
-		cache->slots[top] = page;
-		stack_leave(s, top + 1);
+	/* A whole block of 2 MiB is worth more than the way to the node costs. */
+	if (unlikely(top == PAGE_STACK_BUSY) || unlikely(s->base == s->limit) ||
+	    (order == BLOCK_ORDER - 1 && completes_2m(page))) {
+		give_to_node(page, order);
 		return;
 	}
-	spin_lock(&node.lock);
-	node_give(&node, (u32)page_to_pfn(page), order);
-	node.frees++;
-	spin_unlock(&node.lock);
+	stack_enter(s);
+	if (top >= s->limit)
+		top = stack_drain(cache, order, top, s->batch);
+	store_relaxed(&page->state, PAGE_STATE_CACHED(order));
+	cache->slots[top] = page;
+	stack_leave(s, top + 1);
 }
 
-/* All that is not the usual case: classes to be reset, nonsense. */
+/* All that is not the usual case: halves of 2 MiB, classes to be reset, nonsense. */
 static __noinline void free_general(struct page *page, unsigned order)
 {
 	u64 pfn = page_index(page);
@@ -462,7 +474,8 @@ void free_block(struct page *page, unsigned order)
 	struct page_stack *s;
 	i64 top;
 
-	if (unlikely(page_index(page) >= page_max_pfn) || unlikely(page->word != PAGE_STATE_ALLOCATED(order))) {
+	if (order == BLOCK_ORDER - 1 || unlikely(page_index(page) >= page_max_pfn) ||
+	    unlikely(page->word != PAGE_STATE_ALLOCATED(order))) {
 		free_general(page, order);
 		return;
 	}
@@ -474,7 +487,7 @@ void free_block(struct page *page, unsigned order)
 		return;
 	}
 	stack_enter(s);
-	page->state ^= STATE_CHANGE;
+	page_state_change(page);
 	cache->slots[top] = page;
 	stack_leave(s, top + 1);
 }
@@ -490,12 +503,12 @@ void free_page(struct page *page)
 	}
 	cache = this_cache();
 	top = load_relaxed(&cache->stack[0].top);
-	if (unlikely((u64)top >= PAGE_STACK0_ROOM)) {	/* PAGE_STACK_BUSY too */
+	if (unlikely((u64)top >= (u64)cache->stack[0].limit)) {	/* PAGE_STACK_BUSY too */
 		give(page, 0);
 		return;
 	}
 	stack_enter(&cache->stack[0]);
-	page->state = PAGE_STATE_CACHED(0);
+	store_relaxed(&page->state, PAGE_STATE_CACHED(0));
 	cache->slots[top] = page;
 	stack_leave(&cache->stack[0], top + 1);
 }
@@ -525,6 +538,7 @@ static void add_run(pfn_t pfn, u64 nr)
 		pfn += 1ull << order;
 		nr -= 1ull << order;
 	}
+	set_limits();
 	spin_unlock(&node.lock);
 }
 
@@ -533,6 +547,8 @@ void buddy_add(pfn_t pfn, u64 nr)
 	pfn_t end = pfn + nr;
 	u64 refused = 0;
 
+	if (!nr_caches)
+		buddy_add_cpu(&first_cache);
 	while (pfn < end) {
 		pfn_t run = pfn;
 
@@ -548,11 +564,17 @@ void buddy_add(pfn_t pfn, u64 nr)
 			 (unsigned long long)refused, (unsigned long long)end);
 }
 
-void buddy_add_cpu(u32 cpu, struct page_cache *cache)
+void buddy_add_cpu(struct page_cache *cache)
 {
-	assert(cpu < MAX_CPUS);
+	struct cpu_state *cpu = arch_this_cpu();
+
 	cache_reset(cache);
-	page_caches[cpu] = cache;
+	spin_lock(&node.lock);
+	nr_caches += !caches[cpu->id];
+	caches[cpu->id] = cache;
+	set_limits();
+	spin_unlock(&node.lock);
+	cpu->pages = cache;
 }
 
 void buddy_reset(void)
@@ -560,15 +582,15 @@ void buddy_reset(void)
 	node = (struct node){ .head = { [0 ... ORDER_MAX] = PFN_NONE } };
 	bad_frees = 0;
 	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
-		if (page_caches[cpu] != &no_cache)
-			cache_reset(page_caches[cpu]);
+		if (caches[cpu])
+			cache_reset(caches[cpu]);
 }
 
 void buddy_drain(void)
 {
 	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
-		if (page_caches[cpu] != &no_cache)
-			cache_drain(page_caches[cpu]);
+		if (caches[cpu])
+			cache_drain(caches[cpu]);
 }
 
 /* ---- figures ---- */
@@ -599,8 +621,8 @@ void buddy_read_stats(struct buddy_stats *out)
 	}
 	spin_unlock(&node.lock);
 	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
-		for (unsigned order = 0; order < PAGE_STACKED_ORDERS && page_caches[cpu] != &no_cache; order++)
-			out->cached += stack_entries(&page_caches[cpu]->stack[order]) << order;
+		for (unsigned order = 0; order < PAGE_STACKED_ORDERS && caches[cpu]; order++)
+			out->cached += stack_entries(&caches[cpu]->stack[order]) << order;
 	out->free += out->cached;
 }
 

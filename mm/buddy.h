@@ -70,11 +70,10 @@ void free_page(struct page *page);
 void buddy_add(pfn_t pfn, u64 nr);
 
 /*
- * Give a CPU stacks of its own, in memory of the caller's that stays. CPU 0 has its own from the start; another one
- * works without them until then, and pays for the node's lock each time.
+ * Give this CPU stacks of its own, in memory of the caller's that stays. The CPU that calls buddy_add() first has its
+ * own from then on; another one works without them until this call, and pays for the node's lock each time.
  */
-struct page_cache;
-void buddy_add_cpu(u32 cpu, struct page_cache *cache);
+void buddy_add_cpu(struct page_cache *cache);
 
 /* Forget all frames (hosted benchmarks and tests, before the first buddy_add). */
 void buddy_reset(void);
@@ -116,12 +115,13 @@ extern struct alloc_site *const __start_alloc_sites[];
 extern struct alloc_site *const __stop_alloc_sites[];
 
 /*
- * What follows is private to the allocator: the fast path of order 0, in sight of the compiler because a pair of
+ * What follows is private to the allocator: the usual path of an allocation, in sight of the compiler because a pair of
  * alloc and free is to cost about 50 instructions.
  */
 #define PAGE_STACKED_ORDERS 10u	/* orders 0..9 have stacks */
 #define PAGE_STACK0_ROOM 128u	/* entries of the stack of order 0, which has slots 0..127 */
-#define PAGE_STACK_ROOM 16u	/* of each of the others */
+#define PAGE_STACK_ROOM 16u	/* of those of orders 1..8 */
+#define PAGE_STACK9_ROOM 32u	/* of that of order 9 */
 #define PAGE_STACK_BUSY (-1ll)
 
 /*
@@ -132,53 +132,66 @@ struct page_stack {
 	i64 top;	/* or PAGE_STACK_BUSY */
 	i64 base;
 	i64 limit;
-	u64 batch;	/* entries that are moved to or from the node at a time: a power of two */
+	u64 batch;	/* entries that are moved to or from the node at a time */
 };
 
 struct page_cache {
 	struct page_stack stack[ORDER_MAX + 1];	/* by order */
-	struct page *slots[PAGE_STACK0_ROOM + (PAGE_STACKED_ORDERS - 1) * PAGE_STACK_ROOM];
+	struct page *slots[PAGE_STACK0_ROOM + (PAGE_STACKED_ORDERS - 2) * PAGE_STACK_ROOM + PAGE_STACK9_ROOM];
 } __aligned(64);
-
-/* By CPU. One that buddy_add_cpu() was not called for has one whose stacks are busy for ever. */
-extern struct page_cache *page_caches[MAX_CPUS] __hidden;
 
 #define PAGE_STATE_ALLOCATED(order) page_state(PAGE_KERNEL, order, PAGE_HEAD, 0)
 #define PAGE_STATE_CACHED(order) page_state(PAGE_FREE, order, PAGE_CACHED, 0)
+/* The difference of the two, whatever the order. */
+#define PAGE_STATE_CHANGE (PAGE_STATE_ALLOCATED(0) ^ PAGE_STATE_CACHED(0))
 
-struct page *alloc_block(unsigned order, unsigned flags, struct alloc_site *site);
+struct page *alloc_slow(unsigned order, unsigned flags, struct alloc_site *site);
 void free_block(struct page *page, unsigned order);
 void page_zero(struct page *page, unsigned order);
 
-static inline struct page *page_cache_take(void)
+/* A block passes between a stack and its owner: a store of the one's who has it, that others may look at. */
+static inline void page_state_change(struct page *page)
 {
-	struct page_cache *cache = page_caches[arch_this_cpu()->id];
-	/* Unsigned, so that the compiler leaves it at one subtraction and a look at the sign. */
-	u64 top = (u64)load_relaxed(&cache->stack[0].top) - 1;
+	store_relaxed(&page->state, load_relaxed(&page->state) ^ PAGE_STATE_CHANGE);
+}
+
+/* What lies on top of a stack, whose base is given; NULL: nothing does, or PAGE_STACK_BUSY. */
+static inline struct page *page_stack_take(struct page_cache *cache, struct page_stack *stack, i64 base)
+{
+	i64 top = load_relaxed(&stack->top);
 	struct page *page;
 
-	if (unlikely((i64)top < 0))	/* empty, or PAGE_STACK_BUSY */
+	if (unlikely(top <= base))
 		return NULL;
-	store_relaxed(&cache->stack[0].top, PAGE_STACK_BUSY);
+	store_relaxed(&stack->top, PAGE_STACK_BUSY);
 	fence_signal();
-	page = cache->slots[top];
-	page->state = PAGE_STATE_ALLOCATED(0);
+	page = cache->slots[--top];
+	page_state_change(page);
 	fence_signal();
-	store_relaxed(&cache->stack[0].top, (i64)top);
+	store_relaxed(&stack->top, top);
 	return page;
 }
 
 static inline struct page *alloc_pages_at(unsigned order, unsigned flags, struct alloc_site *site)
 {
+	struct page_cache *cache;
 	struct page *page;
 
-	if (unlikely(order | alloc_inject.armed))
-		return alloc_block(order, flags, site);
-	page = page_cache_take();
-	if (unlikely(!page))
-		return alloc_block(0, flags, site);
+	if (likely(!(order | load_relaxed(&alloc_inject.armed)))) {
+		cache = arch_this_cpu()->pages;
+		page = page_stack_take(cache, &cache->stack[0], 0);
+		if (unlikely(!page))
+			return alloc_slow(0, flags, site);
+	} else {
+		if (unlikely(order > ORDER_MAX) || unlikely(load_relaxed(&alloc_inject.armed)))
+			return alloc_slow(order, flags, site);
+		cache = arch_this_cpu()->pages;
+		page = page_stack_take(cache, &cache->stack[order], cache->stack[order].base);
+		if (unlikely(!page))
+			return alloc_slow(order, flags, site);
+	}
 	if (flags & ALLOC_ZERO)
-		page_zero(page, 0);
+		page_zero(page, order);
 	return page;
 }
 

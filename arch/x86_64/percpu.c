@@ -29,6 +29,7 @@ void percpu_init(struct cpu_local *local, u32 id)
 	assert(id < MAX_CPUS && !cpu_locals[id]);
 	local->self = local;
 	local->state.id = id;
+	local->state.pages = &page_cache_none;
 	gdt_init(&local->gdt, &local->tss);
 	gdt_load(&local->gdt);
 	insn_wrmsr(MSR_GS_BASE, (u64)local);

@@ -20,11 +20,16 @@ enum cpu_nesting {
 	CPU_NESTING_LEVELS,
 };
 
+/* The free pages that a CPU keeps at hand (mm/buddy.h); this one is of CPUs that keep none. */
+struct page_cache;
+extern struct page_cache page_cache_none;
+
 /*
- * What the portable code keeps per CPU. The machine embeds it in its own per-CPU data.
- * Only the CPU itself writes it.
+ * What the portable code keeps per CPU. The machine embeds it in its own per-CPU data, and sets id and pages.
+ * After that only the CPU itself writes it.
  */
 struct cpu_state {
+	struct page_cache *pages;	/* &page_cache_none until buddy_add_cpu() */
 	u32 id;			/* dense, from 0 (the boot CPU) */
 	u32 locks_held;		/* spinlocks this CPU holds now; a shootdown may only be waited for at 0 */
 	u8 nesting;		/* enum cpu_nesting, kept by trap entry; an exception stays on the level it happens on */

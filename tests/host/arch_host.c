@@ -62,6 +62,7 @@ void host_init(u64 ram_end, u32 nr_cpus, u64 seed)
 	host.rng.state = seed;
 	for (u32 i = 0; i < nr_cpus; i++) {
 		cpus[i].state.id = i;
+		cpus[i].state.pages = &page_cache_none;
 		cpus[i].irqs = true;
 		cpumask_set(&host.online, i);
 	}

@@ -159,10 +159,9 @@ static void start_cpus(const struct machine *m)
 	for (u32 cpu = 0; cpu < m->cpus; cpu++) {
 		u64 flags;
 
-		if (cpu)
-			buddy_add_cpu(cpu, &caches[cpu]);
-
 		host_cpu_set(cpu);
+		if (cpu)
+			buddy_add_cpu(&caches[cpu]);
 		flags = arch_irq_save();
 		tlb_space_enter(&kernel_space);
 		arch_switch_root(kernel_space.root);

@@ -33,7 +33,7 @@ u64 arch_bench_flushes;
 u64 log_warnings;
 
 static struct cpu_state cpus[BENCH_CPUS] = {
-	{ 0, 0, 0 }, { 1, 0, 0 }, { 2, 0, 0 }, { 3, 0, 0 }, { 4, 0, 0 }, { 5, 0, 0 }, { 6, 0, 0 }, { 7, 0, 0 },
+	[0 ... BENCH_CPUS - 1] = { .pages = &page_cache_none },
 };
 static __thread struct cpu_state *this_cpu = &cpus[0];
 static const cpumask_t online = { { 1 } };	/* a shootdown has nobody else to wait for */
@@ -42,6 +42,7 @@ void arch_bench_use_cpu(u32 cpu)
 {
 	assert(cpu < BENCH_CPUS);
 	this_cpu = &cpus[cpu];
+	this_cpu->id = cpu;
 }
 
 static void *room(u64 bytes)

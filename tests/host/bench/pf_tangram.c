@@ -37,8 +37,11 @@ void pf_init(uint64_t frames, unsigned cores)
 	nr_frames = frames;
 	nr_cores = cores;
 	arch_bench_memory(frames, 0);
-	for (unsigned cpu = 1; cpu < cores; cpu++)
-		buddy_add_cpu(cpu, &caches[cpu]);
+	for (unsigned cpu = 1; cpu < cores; cpu++) {
+		arch_bench_use_cpu(cpu);
+		buddy_add_cpu(&caches[cpu]);
+	}
+	arch_bench_use_cpu(0);
 	buddy_add(0, frames);
 }
 
