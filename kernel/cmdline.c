@@ -41,7 +41,7 @@ static const struct choice panic_words[] = { { "assert", PANIC_ASSERT },
 					     { "overflow", PANIC_OVERFLOW },
 					     { "nested", PANIC_NESTED },
 					     { 0 } };
-static const struct choice um_words[] = { { "2m", 0 }, { "1g", 0 }, { "off", 0 }, { 0 } };
+static const struct choice um_words[] = { { "2m", UNMAPPED_2M }, { "1g", UNMAPPED_1G }, { "off", UNMAPPED_OFF }, { 0 } };
 static const struct choice execmem_words[] = { { "pages", 0 }, { "pack", 0 }, { "huge", 0 }, { "huge+tail", 0 }, { 0 } };
 static const struct choice ptprot_words[] = { { "off", 0 }, { "readonly", 0 }, { "pks", 0 }, { 0 } };
 
@@ -56,7 +56,7 @@ static const struct key_row keys[] = {
 	{ "debug", KEY_BOOL, on_off, offsetof(struct cmdline, debug) },
 	{ "soak", KEY_BOOL, on_off, offsetof(struct cmdline, soak) },
 	{ "panic", KEY_CHOICE, panic_words, offsetof(struct cmdline, panic) },
-	{ "um", KEY_LATER, um_words, 0 },
+	{ "um", KEY_CHOICE, um_words, offsetof(struct cmdline, um) },
 	{ "execmem", KEY_LATER, execmem_words, 0 },
 	{ "ptprot", KEY_LATER, ptprot_words, 0 },
 	{ "kaslr", KEY_LATER, on_off, 0 },
@@ -160,7 +160,8 @@ unsigned cmdline_parse(struct cmdline *out, const char *text)
 {
 	unsigned complaints = 0;
 
-	*out = (struct cmdline){ .bbm = -1, .lab = LAB_FULL, .end = END_EXIT, .collapse = PT_COLLAPSE_EAGER };
+	*out = (struct cmdline){ .bbm = -1, .lab = LAB_FULL, .end = END_EXIT, .collapse = PT_COLLAPSE_EAGER,
+				.um = UNMAPPED_2M };
 	while (*text) {
 		char word[2 * CMDLINE_TEXT];
 		size_t n = 0;

@@ -10,6 +10,7 @@
  *				the serial port; BAUD divides 115200, left out: as the firmware set it. none: no serial
  *				console. The screen is used whenever there is one
  *	collapse=eager|deferred|off
+ *	um=2m|1g|off		blocks that the unmapped cache takes; off: page by page, no cache
  *	bbm=on|off		break-before-make; left out: as the CPU's errata ask
  *	debug=on|off		check every store and every table
  *	soak=on|off		the long version of the tests
@@ -17,7 +18,7 @@
  *				crash on purpose once everything is up: this is how panics are tested
  *
  * Accepted, with a line in the log that they have no effect yet, because what they choose comes later:
- *	um=2m|1g|off  execmem=pages|pack|huge|huge+tail  ptprot=off|readonly|pks  kaslr=on|off  cpus=N  trace=…
+ *	execmem=pages|pack|huge|huge+tail  ptprot=off|readonly|pks  kaslr=on|off  cpus=N  trace=…
  *	logs=on|off
  *
  * A key given twice counts as it is given last. An unknown key or a bad value is named in the log and fails
@@ -28,6 +29,7 @@
 
 #include "kernel/base/types.h"
 #include "mm/pgtable.h"
+#include "mm/unmapped.h"
 
 enum cmdline_lab { LAB_OFF, LAB_SHORT, LAB_FULL };
 enum cmdline_end { END_EXIT, END_HALT, END_REBOOT, END_POWEROFF, END_MONITOR };
@@ -46,6 +48,7 @@ struct cmdline {
 	u32 lab;			/* enum cmdline_lab; default full */
 	u32 end;			/* enum cmdline_end */
 	u32 collapse;			/* enum pt_collapse_policy; default eager */
+	u32 um;				/* enum unmapped_mode; default 2m */
 	u32 panic;			/* enum cmdline_panic */
 };
 

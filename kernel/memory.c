@@ -22,6 +22,7 @@
 #include "mm/buddy.h"
 #include "mm/directmap.h"
 #include "mm/temp_map.h"
+#include "mm/unmapped.h"
 #include "mm/vm_area.h"
 
 #define DIRECT_SIZE (64ull << 40)	/* address space of the direct map */
@@ -399,6 +400,7 @@ void memory_init(const struct boot_info *bi)
 	arch_tlb_flush_all();
 	vm_area_init(range(VM_AREA_BASE, VM_AREA_END));
 	must(temp_map_init(1), "the first CPU's temporary root");
+	unmapped_init((enum unmapped_mode)cmdline.um);
 	reclaimed = reclaim_loader(bi);
 	pt_settle(&kernel_space);
 	log_info("memory: %llu MiB usable, %llu KiB of struct page, %llu KiB taken back from the loader",

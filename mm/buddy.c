@@ -23,6 +23,9 @@
 /* How often a reader looks again at a stack that another CPU is working on. */
 #define BUSY_RETRIES 1000u
 
+/* How often caches are asked for one allocation. */
+#define RECLAIM_ROUNDS 4u
+
 struct node {
 	spinlock_t lock;
 	u32 filled;			/* bit o: the list of order o is not empty */
@@ -36,6 +39,7 @@ struct node {
 
 static struct node node = { .head = { [0 ... ORDER_MAX] = PFN_NONE } };
 static u64 bad_frees;
+static struct shrinker *shrinkers;
 
 /* The first look says busy, for ever. */
 struct page_cache page_cache_none = {
@@ -301,6 +305,57 @@ static struct page *node_alloc(unsigned order)
 	return page;
 }
 
+/* Frames from this one on that belong together: a free block, or an allocation. */
+static u64 extent(const struct page *page)
+{
+	u32 state = load_relaxed(&page->state);
+	u32 flags = state >> 16 & 0xff;
+
+	/* A table is one frame, and keeps its level where others have their order. */
+	if (!(flags & (PAGE_BUDDY | PAGE_CACHED | PAGE_HEAD)) || (state & 0xff) == PAGE_TABLE)
+		return 1;
+	return 1ull << (state >> 8 & 0xff);
+}
+
+/*
+ * Whether a 2 MiB block is part of something larger. Asked from above: the first frame of a range that is not inside
+ * anything larger is the first of something, and so says the truth.
+ */
+static bool inside_larger(pfn_t block)
+{
+	for (unsigned o = ORDER_MAX; o > ORDER_2M; o--) {
+		pfn_t first = block & ~((1ull << o) - 1);
+
+		if (pfn_valid(first) && extent(pfn_to_page(first)) >= 1ull << o)
+			return true;
+	}
+	return false;
+}
+
+struct page *alloc_pages_near(pfn_t pfn, unsigned least, unsigned *order)
+{
+	pfn_t block = pfn & ~((1ull << ORDER_2M) - 1);
+	pfn_t end = block + (1ull << ORDER_2M);
+	struct page *page = NULL;
+
+	spin_lock(&node.lock);
+	if (pfn_valid(block) && !inside_larger(block))
+		for (pfn_t at = block; at < end; at += extent(pfn_to_page(at))) {
+			struct page *p = pfn_to_page(at);
+
+			if (!(p->flags & PAGE_BUDDY) || p->class != PAGE_FREE || p->order < least)
+				continue;
+			page = p;
+			*order = p->order;
+			list_unlink(&node, page_array, (u32)at, *order);
+			store_relaxed(&page->state, PAGE_STATE_ALLOCATED(*order));
+			node.allocs++;
+			break;
+		}
+	spin_unlock(&node.lock);
+	return page;
+}
+
 /* Nothing found: perhaps what this CPU holds back makes a block of that order, or is it. */
 static struct page *alloc_last_resort(unsigned order)
 {
@@ -337,6 +392,28 @@ static struct page *alloc_any(unsigned order)
 	return page;
 }
 
+/*
+ * Nothing found, and the caller holds nothing that a cache could wait for: ask the caches for what is missing. What
+ * comes back need not make up a block of the order, so a few rounds are worth it; each is bounded by what was asked.
+ */
+static __noinline struct page *alloc_by_reclaim(unsigned order)
+{
+	assert(arch_this_cpu()->locks_held == 0 && arch_irqs_enabled());
+	for (unsigned round = 0; round < RECLAIM_ROUNDS; round++) {
+		struct page *page;
+		u64 got = 0;
+
+		for (struct shrinker *s = shrinkers; s; s = s->next)
+			got += s->shrink(1ull << order);
+		if (!got)
+			break;
+		page = alloc_last_resort(order);
+		if (page)
+			return page;
+	}
+	return NULL;
+}
+
 /* All that page_stack_take() could not do. */
 struct page *alloc_slow(unsigned order, unsigned flags, struct alloc_site *site)
 {
@@ -349,6 +426,8 @@ struct page *alloc_slow(unsigned order, unsigned flags, struct alloc_site *site)
 	page = alloc_any(order);
 	if (unlikely(!page))
 		page = alloc_last_resort(order);
+	if (!page && flags & ALLOC_MAY_RECLAIM)
+		page = alloc_by_reclaim(order);
 	if (page && flags & ALLOC_ZERO)
 		page_zero(page, order);
 	return page;
@@ -575,6 +654,15 @@ void buddy_add_cpu(struct page_cache *cache)
 	set_limits();
 	spin_unlock(&node.lock);
 	cpu->pages = cache;
+}
+
+void buddy_add_shrinker(struct shrinker *shrinker)
+{
+	for (struct shrinker *s = shrinkers; s; s = s->next)
+		if (s == shrinker)
+			return;
+	shrinker->next = shrinkers;
+	shrinkers = shrinker;
 }
 
 void buddy_reset(void)

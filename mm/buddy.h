@@ -27,6 +27,7 @@
 #define ORDER_1G 18u
 
 #define ALLOC_ZERO 0x1u		/* the pages are zero */
+#define ALLOC_MAY_RECLAIM 0x2u	/* before it fails, caches are asked to give memory back: no spinlock held, interrupts on */
 
 /* A place in the source that allocates: PA8 counts which of them a failure was tried at. */
 struct alloc_site {
@@ -53,6 +54,12 @@ struct alloc_site {
 static inline struct page *alloc_pages_at(unsigned order, unsigned flags, struct alloc_site *site);
 
 /*
+ * The same, out of one place: a free block of at least 2^least frames in the aligned 2 MiB around pfn, whatever its size, if it is on
+ * the node's lists. *order says what was got. For callers to whom it matters where a frame lies. NULL: none. Task context.
+ */
+struct page *alloc_pages_near(pfn_t pfn, unsigned least, unsigned *order);
+
+/*
  * Give back what alloc_pages() gave, with the same order. Task context. All else is counted
  * (buddy_stats.bad_frees), named in the log, and changes nothing: a double free; another order; a frame inside
  * an allocation; one the allocator never gave; no frame at all; a frame whose alias counts (a table: whose breaks)
@@ -74,6 +81,18 @@ void buddy_add(pfn_t pfn, u64 nr);
  * own from then on; another one works without them until this call, and pays for the node's lock each time.
  */
 void buddy_add_cpu(struct page_cache *cache);
+
+/*
+ * A cache that can give memory back. shrink() is asked for so many frames, may give more if what it has comes in larger pieces,
+ * and returns how many it gave; 0: it has none. It may take its own locks and flush, and must not allocate with
+ * ALLOC_MAY_RECLAIM. Registered once and for ever; twice is harmless. Boot.
+ */
+struct shrinker {
+	const char *name;
+	u64 (*shrink)(u64 frames);
+	struct shrinker *next;
+};
+void buddy_add_shrinker(struct shrinker *shrinker);
 
 /* Forget all frames (hosted benchmarks and tests, before the first buddy_add). */
 void buddy_reset(void);

@@ -86,7 +86,7 @@ struct page {
 	};
 	union {
 		u64 gen;	/* table: generation of the last change of rights in it */
-		u64 private;	/* the owner's word (slab: the cache; unmapped: …) */
+		u64 private;	/* the owner's word (slab: the cache; of the unmapped cache: its state, in use or not) */
 	};
 	union {
 		u64 va;		/* table: first address it translates */
@@ -103,7 +103,8 @@ struct block {
 	u16 audit_exec;		/* scratch of a running audit: frames found executable */
 	u32 plan_2m;		/* scratch of a plan: number of the plan that splits this block's direct-map leaf */
 	u32 plan_1g;		/* the same for the gigabyte that this block is the first of */
-	u32 reserved;
+	u16 unmapped;		/* frames that the unmapped cache has, in use or not */
+	u16 reserved;
 };
 
 /* Class, order, flags and node as the word struct page has them in. */

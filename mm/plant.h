@@ -22,6 +22,9 @@ enum mm_plant {
 	PLANT_SPLIT_BY_UNMAP,		/* a split goes through an absent entry */
 	PLANT_COLLAPSE_UNFLUSHED,	/* a table is collapsed although its change is still in flight */
 	PLANT_TEMP_NO_FLUSH,		/* a slot of a temporary root is cleared and not forgotten */
+	PLANT_UM_STAYS_MAPPED,		/* a refill of the unmapped cache leaves the leaf where it is */
+	PLANT_UM_NO_SCRUB,		/* a page freed to it keeps its content */
+	PLANT_UM_BUDDY_STAYS,		/* two of its blocks become one, and the second stays on its list */
 	PLANTS,
 };
 

@@ -18,6 +18,7 @@
 #include "mm/directmap.h"
 #include "mm/pgtable.h"
 #include "mm/pt_audit.h"
+#include "mm/unmapped.h"
 #include "tests/report.h"
 
 #define LINE_SIZE 256u
@@ -305,6 +306,7 @@ struct rng test_rng(void)
 
 static void read_ground(struct ground *g)
 {
+	unmapped_shrink(UNMAPPED_ALL);
 	pt_settle(&kernel_space);
 	buddy_drain();
 	g->free = buddy_free_frames();

@@ -12,6 +12,7 @@
 #include "mm/kernel_map.h"
 #include "mm/pgtable.h"
 #include "mm/temp_map.h"
+#include "mm/unmapped.h"
 #include "mm/vm_area.h"
 #include "tests/host/sim_tlb.h"
 #include "tests/host/store_log.h"
@@ -265,6 +266,7 @@ void machine_build(const struct machine *m, u64 seed)
 	vm_area_init(range(VM_AREA_BASE, VM_AREA_END));
 	pin_image();
 	must(temp_map_init(m->cpus), "temp_map_init");
+	unmapped_init(UNMAPPED_2M);
 	host.speculation = true;
 	pt_checks = true;
 }

@@ -15,6 +15,7 @@
 #include "mm/kernel_map.h"
 #include "mm/set_memory.h"
 #include "mm/temp_map.h"
+#include "mm/unmapped.h"
 #include "mm/vmalloc.h"
 #include "tests/fixture.h"
 #include "tests/host/arch_host.h"
@@ -287,6 +288,27 @@ static void roots_back(void)
 		CHECK_EQ(temp_map_init(host.nr_cpus), 0);
 }
 
+static int page_taken(void)
+{
+	s.p = unmapped_pages_alloc(0, 0, 0, NULL);
+	return s.p ? 0 : -ENOMEM;
+}
+
+static void cache_off(void)
+{
+	s.p = NULL;
+	CHECK_EQ(unmapped_set_mode(UNMAPPED_OFF), 0);
+}
+
+static void page_given_back(void)
+{
+	if (s.p)
+		unmapped_pages_free(s.p, 0);
+	s.p = NULL;
+	CHECK_EQ(unmapped_set_mode(UNMAPPED_2M), 0);
+	CHECK_EQ(unmapped_check(), 0);
+}
+
 static const struct operation {
 	const char *name;
 	void (*first)(void);	/* may be NULL; undone by undo too, which runs either way then */
@@ -318,6 +340,8 @@ static const struct operation {
 	{ "vmap", NULL, vmap_pages, undo_vmap, 1 },
 	{ "ioremap", NULL, ioremap_some, undo_ioremap, 0 },
 	{ "temp_map_init", temp_map_reset, roots_made, roots_back, 5 },
+	{ "unmapped_pages_alloc", NULL, page_taken, page_given_back, 1 },
+	{ "unmapped_pages_alloc.single", cache_off, page_taken, page_given_back, 1 },
 };
 
 /* ---- Before and after ---- */

@@ -5,6 +5,7 @@
  */
 #include "mm/plant.h"
 
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include "mm/directmap.h"
 #include "mm/buddy.h"
 #include "mm/temp_map.h"
+#include "mm/unmapped.h"
 #include "tests/fixture.h"
 #include "tests/host/arch_host.h"
 #include "tests/host/log_host.h"
@@ -25,7 +27,8 @@
 /* What a row looks for. */
 enum finder {
 	BY_FAULT,	/* a fault of the simulation, of one kind */
-	BY_CHECK,	/* pt_check() */
+	BY_CHECK,	/* pt_check() or unmapped_check() */
+	BY_RESULT,	/* something is not as it was asked for */
 };
 
 static const struct plant {
@@ -42,6 +45,9 @@ static const struct plant {
 	{ PLANT_SPLIT_BY_UNMAP, "split_by_way_of_absent", BY_FAULT, HOST_VIA_ABSENT },
 	{ PLANT_COLLAPSE_UNFLUSHED, "collapsed_before_the_flush", BY_FAULT, HOST_SIZE_RULE },
 	{ PLANT_TEMP_NO_FLUSH, "temporary_slot_not_forgotten", BY_FAULT, HOST_STALE },
+	{ PLANT_UM_STAYS_MAPPED, "unmapped_frames_stay_mapped", BY_CHECK, 0 },
+	{ PLANT_UM_NO_SCRUB, "freed_secret_not_scrubbed", BY_RESULT, 0 },
+	{ PLANT_UM_BUDDY_STAYS, "merged_block_stays_on_its_list", BY_CHECK, 0 },
 };
 
 _Static_assert(ARRAY_SIZE(plants) == PLANTS - 1, "every planted bug has a row");
@@ -167,6 +173,34 @@ static void borrow_frames(void)
 	free_pages(page, 3);
 }
 
+/* Pages of the unmapped cache, with something to hide, come and go. */
+static void keep_secrets(void)
+{
+	enum unmapped_mode mode = unmapped_mode();
+	struct page *pages[24];
+	static const char secret[] = "nobody is to see this";
+
+	found->wrong += unmapped_set_mode(UNMAPPED_2M) != 0;
+	for (unsigned i = 0; i < ARRAY_SIZE(pages); i++) {
+		pages[i] = unmapped_pages_alloc(i % 3, 0, 0, NULL);
+		found->wrong += !pages[i];
+		if (pages[i])
+			temp_write(page_to_pfn(pages[i]), 99, secret, sizeof(secret));
+	}
+	found->check += unmapped_check();
+	for (unsigned i = 0; i < ARRAY_SIZE(pages); i++)
+		if (pages[i]) {
+			unmapped_pages_free(pages[i], i % 3);
+			found->wrong += !memcmp((char *)page_to_virt(pages[i]) + 99, secret, sizeof(secret));
+		}
+	found->check += unmapped_check();
+	if (found->check)
+		return;		/* what is broken is not to be walked over */
+	unmapped_shrink(UNMAPPED_ALL);
+	found->check += unmapped_check();
+	found->wrong += unmapped_set_mode(mode) != 0;
+}
+
 static void workload(void)
 {
 	fixture_policy(PT_COLLAPSE_EAGER);
@@ -176,6 +210,7 @@ static void workload(void)
 	overtake();
 	toggle_pages();
 	borrow_frames();
+	keep_secrets();
 	/* And where the TLBs have 4K translations. */
 	fixture_policy(PT_COLLAPSE_OFF);
 	change_pages();
@@ -234,10 +269,13 @@ TEST_ROWS(plant, is_caught, "PT3 PT4 TL1 TL5", 0, count_plants, name_plant)
 	const struct plant *p = &plants[test_row()];
 
 	if (begin() && run_planted(p->plant)) {
-		u64 n = p->finder == BY_CHECK ? found->check : found->faults[p->kind];
+		static const char *const finders[] = {
+			[BY_FAULT] = "simulation", [BY_CHECK] = "check", [BY_RESULT] = "result",
+		};
+		u64 n = p->finder == BY_FAULT ? found->faults[p->kind] :
+			p->finder == BY_CHECK ? found->check : found->wrong;
 
-		test_note("caught_by=%s times=%llu", p->finder == BY_CHECK ? "pt_check" : "simulation",
-			  (unsigned long long)n);
+		test_note("caught_by=%s times=%llu", finders[p->finder], (unsigned long long)n);
 		CHECK(found->finished);
 		CHECK(n > 0);
 	}

@@ -28,13 +28,14 @@ TEST(cmdline, defaults)
 	CHECK_EQ(c.end, END_EXIT);
 	CHECK_EQ(c.lab, LAB_FULL);
 	CHECK_EQ(c.collapse, PT_COLLAPSE_EAGER);
+	CHECK_EQ(c.um, UNMAPPED_2M);
 	CHECK_EQ(c.panic, PANIC_NONE);
 }
 
 TEST(cmdline, every_kind_of_key)
 {
 	CHECK_EQ(parse(" suite=trap,cpu.*\tlab=short  seed=0x10 end=poweroff console=com2,9600 collapse=off bbm=off debug=on "
-		       "soak=on\r\n"),
+		       "soak=on um=1g\r\n"),
 		 0);
 	CHECK(strcmp(c.suite, "trap,cpu.*") == 0);
 	CHECK(strcmp(c.console, "com2,9600") == 0);
@@ -44,6 +45,7 @@ TEST(cmdline, every_kind_of_key)
 	CHECK_EQ(c.end, END_POWEROFF);
 	CHECK_EQ(c.collapse, PT_COLLAPSE_OFF);
 	CHECK_EQ(c.bbm, 0);
+	CHECK_EQ(c.um, UNMAPPED_1G);
 	CHECK(c.debug && c.soak);
 }
 
@@ -56,7 +58,7 @@ TEST(cmdline, the_last_word_counts)
 
 TEST(cmdline, keys_of_later_mechanisms_are_accepted)
 {
-	CHECK_EQ(parse("um=1g execmem=huge+tail ptprot=pks kaslr=off cpus=4 trace=all logs=on"), 0);
+	CHECK_EQ(parse("execmem=huge+tail ptprot=pks kaslr=off cpus=4 trace=all logs=on"), 0);
 }
 
 TEST(cmdline, bad_words_are_counted_and_change_nothing)

@@ -1,0 +1,704 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The unmapped cache: see unmapped.h for what it promises, unmapped_internal.h for how frames are marked.
+ *
+ * Lock order: a magazine, then the cache. Neither is held while frames are allocated, mappings change or anything is
+ * flushed: a refill or a return works on a piece that nobody else can see. A frame leaves the direct map, and that has been
+ * flushed everywhere, before its class says PAGE_UNMAPPED; on the way back the class changes first.
+ */
+#include "mm/unmapped.h"
+
+#include "kernel/base/errno.h"
+#include "kernel/base/log.h"
+#include "mm/directmap.h"
+#include "mm/plant.h"
+#include "mm/temp_map.h"
+#include "mm/unmapped_internal.h"
+
+struct um_cache um_cache;
+struct um_magazine um_magazines[MAX_CPUS];
+
+/* Water marks, by mode, in blocks. */
+static const struct {
+	u8 low, high;
+} um_marks[] = {
+	[UNMAPPED_OFF] = { 0, 0 },
+	[UNMAPPED_2M] = { 2, 8 },
+	[UNMAPPED_1G] = { 0, 1 },
+};
+
+/* ---- The lists; the cache's lock is held ---- */
+
+static enum um_kind kind_of(const struct page *page, unsigned order)
+{
+	return order == um_origin(page) ? UM_WHOLE : UM_PART;
+}
+
+static void list_push(struct page *page, unsigned order)
+{
+	struct um_cache *c = &um_cache;
+	enum um_kind kind = kind_of(page, order);
+	u32 pfn = (u32)page_to_pfn(page);
+	u32 first = c->head[kind][order];
+
+	um_set(page, UM_FREE, order);
+	page->next = first;
+	page->prev = PFN_NONE;
+	if (first != PFN_NONE)
+		pfn_to_page(first)->prev = pfn;
+	c->head[kind][order] = pfn;
+	c->filled[kind] |= 1u << order;
+	c->nr[kind][order]++;
+}
+
+static void list_unlink(struct page *page, unsigned order)
+{
+	struct um_cache *c = &um_cache;
+	enum um_kind kind = kind_of(page, order);
+
+	if (page->prev == PFN_NONE)
+		c->head[kind][order] = page->next;
+	else
+		pfn_to_page(page->prev)->next = page->next;
+	if (page->next != PFN_NONE)
+		pfn_to_page(page->next)->prev = page->prev;
+	if (c->head[kind][order] == PFN_NONE)
+		c->filled[kind] &= ~(1u << order);
+	c->nr[kind][order]--;
+}
+
+/* A region of this order, out of a part of a piece if there is one that fits, else out of a whole one. */
+static struct page *lists_take(unsigned order, enum um_state state)
+{
+	struct um_cache *c = &um_cache;
+	enum um_kind kind = c->filled[UM_PART] >> order ? UM_PART : UM_WHOLE;
+	struct page *page;
+	unsigned o;
+
+	if (!(c->filled[kind] >> order))
+		return NULL;
+	o = order + (unsigned)__builtin_ctz(c->filled[kind] >> order);
+	page = pfn_to_page(c->head[kind][o]);
+	list_unlink(page, o);
+	while (o > order) {
+		o--;
+		list_push(page + BIT(o), o);
+	}
+	um_set(page, state, order);
+	return page;
+}
+
+/* A region becomes free: it grows as long as its buddy is free, up to the piece. */
+static void lists_give(struct page *page, unsigned order)
+{
+	unsigned origin = um_origin(page);
+	pfn_t pfn = page_to_pfn(page);
+
+	for (; order < origin; order++) {
+		struct page *buddy = pfn_to_page(pfn ^ BIT(order));
+		struct page *upper;
+
+		if (um_state(buddy) != UM_FREE || um_order(buddy) != order)
+			break;
+		if (!PLANTED(PLANT_UM_BUDDY_STAYS))
+			list_unlink(buddy, order);
+		pfn &= ~BIT(order);
+		upper = pfn_to_page(pfn + BIT(order));
+		um_set(upper, UM_INSIDE, 0);
+	}
+	list_push(pfn_to_page(pfn), order);
+}
+
+/* ---- Pieces: taken from the page allocator, and given back ---- */
+
+static void assert_context(void)
+{
+	assert(arch_this_cpu()->locks_held == 0 && arch_irqs_enabled());
+}
+
+static void count_blocks(pfn_t pfn, unsigned order, bool more)
+{
+	u64 nr = MIN(BIT(order), BIT(BLOCK_ORDER));
+
+	for (pfn_t at = pfn; at < pfn + BIT(order); at += nr)
+		fetch_add(&pfn_to_block(at)->unmapped, (u16)(more ? nr : -nr));
+}
+
+/* Take frames of the page allocator's out of the direct map; they become a piece, on no list yet. On an error they go back. */
+static int piece_unmap(struct page *page, unsigned order)
+{
+	pfn_t pfn = page_to_pfn(page);
+	struct tlb_batch batch;
+	int rc;
+
+	assert_context();
+	tlb_batch_init(&batch, &kernel_space);
+	rc = PLANTED(PLANT_UM_STAYS_MAPPED) ? 0 : set_direct_map_batch(pfn, BIT(order), false, &batch);
+	if (!rc)
+		fetch_add(&um_cache.stats.flush_batches, batch.flush.gen_last != 0);
+	tlb_batch_finish(&batch);
+	if (rc) {
+		free_pages(page, order);
+		return rc;
+	}
+	page_set_class(pfn, BIT(order), PAGE_UNMAPPED);
+	for (u64 i = 0; i < BIT(order); i++)
+		page[i].private = um_word(UM_INSIDE, 0, order);
+	count_blocks(pfn, order, true);
+	fetch_add(&um_cache.frames, BIT(order));
+	fetch_add(&um_cache.stats.refills[order], 1);
+	if (order < ORDER_2M)
+		store_relaxed(&um_cache.open, pfn);
+	return 0;
+}
+
+/*
+ * Take a piece of this order. One that is no block splits the leaf of its 2 MiB, so the 2 MiB that were split last are
+ * asked first. NULL: *rc says why.
+ */
+static struct page *piece_take(unsigned order, unsigned flags, int *rc)
+{
+	struct page *page = NULL;
+
+	assert_context();
+	if (order < ORDER_2M && um_cache.mode != UNMAPPED_OFF)
+		page = alloc_pages_near(load_relaxed(&um_cache.open), order, &order);
+	if (!page)
+		page = alloc_pages(order, flags & UNMAPPED_MAY_RECLAIM ? ALLOC_MAY_RECLAIM : 0);
+	*rc = page ? piece_unmap(page, order) : -EAGAIN;
+	return *rc ? NULL : page;
+}
+
+/* What undoes piece_unmap(), for a piece that is on no list. On an error the piece is as it was. */
+static int piece_give(struct page *page, struct tlb_batch *batch)
+{
+	unsigned order = um_origin(page);
+	u64 nr = BIT(order);
+	int rc;
+
+	assert_context();
+	for (u64 i = 0; i < nr; i++)
+		store_relaxed(&page[i].class, PAGE_KERNEL);
+	rc = set_direct_map_batch(page_to_pfn(page), nr, true, batch);
+	if (rc) {
+		for (u64 i = 0; i < nr; i++)
+			store_relaxed(&page[i].class, PAGE_UNMAPPED);
+		return rc;
+	}
+	for (u64 i = 0; i < nr; i++)
+		page[i].private = 0;
+	count_blocks(page_to_pfn(page), order, false);
+	fetch_add(&um_cache.frames, -nr);
+	fetch_add(&um_cache.stats.returns[order], 1);
+	free_pages(page, order);
+	return 0;
+}
+
+/* Finish a batch of returns; collapsing may flush. */
+static void returns_finish(struct tlb_batch *batch)
+{
+	const struct pt_stats *s = &kernel_space.stats[PT_DIRECT];
+	u64 before = s->collapses[PT_2M] + s->collapses[PT_1G];
+	u64 flushes = batch->flush.gen_last != 0;
+
+	tlb_batch_finish(batch);
+	flushes += s->collapses[PT_2M] + s->collapses[PT_1G] != before;
+	fetch_add(&um_cache.stats.flush_batches, flushes);
+}
+
+/*
+ * The order to try after this one: the mode's block, then 2 MiB, then one less each time. (Between 1 GiB and 2 MiB nothing is
+ * gained by more: a 2M leaf is whole either way.)
+ */
+static unsigned order_below(unsigned order)
+{
+	return order > ORDER_2M ? ORDER_2M : order - 1;
+}
+
+/* Put a piece of at least 2^order frames on the lists: a block, or the highest order there is. */
+static int refill(unsigned order, unsigned flags)
+{
+	struct page *page = NULL;
+	int rc = -EAGAIN;
+
+	for (unsigned o = um_block_order(); !page; o = order_below(o)) {
+		/* Others are asked to give memory back for the last try only. */
+		page = piece_take(o, o == order ? flags : flags & ~UNMAPPED_MAY_RECLAIM, &rc);
+		if (!page && (rc == -ENOMEM || o == order))
+			return -ENOMEM;
+	}
+	spin_lock(&um_cache.lock);
+	list_push(page, um_origin(page));
+	spin_unlock(&um_cache.lock);
+	return 0;
+}
+
+/* A whole free piece of at most so many frames, off its list. surplus: only one that is not to be kept. */
+static struct page *piece_pick(u64 frames, bool surplus)
+{
+	struct um_cache *c = &um_cache;
+	unsigned block = um_block_order();
+	struct page *page = NULL;
+	u32 orders;
+
+	spin_lock(&c->lock);
+	orders = c->filled[UM_WHOLE];
+	if (surplus)
+		orders &= ~BIT(block);
+	if (!orders && surplus)
+		orders = c->filled[UM_WHOLE];
+	if (orders && BIT(__builtin_ctz(orders)) <= frames) {
+		unsigned o = (unsigned)__builtin_ctz(orders);
+
+		page = pfn_to_page(c->head[UM_WHOLE][o]);
+		list_unlink(page, o);
+		um_set(page, UM_MOVING, o);
+	}
+	spin_unlock(&c->lock);
+	return page;
+}
+
+static void piece_back(struct page *page)
+{
+	spin_lock(&um_cache.lock);
+	list_push(page, um_origin(page));
+	spin_unlock(&um_cache.lock);
+}
+
+/* Give whole free pieces back, at most so many frames of them. */
+static u64 give_back(u64 frames)
+{
+	struct tlb_batch batch;
+	struct page *page;
+	u64 done = 0;
+
+	tlb_batch_init(&batch, &kernel_space);
+	while ((page = piece_pick(frames - done, false))) {
+		u64 nr = BIT(um_origin(page));
+
+		if (piece_give(page, &batch)) {
+			piece_back(page);
+			break;
+		}
+		done += nr;
+	}
+	returns_finish(&batch);
+	return done;
+}
+
+/* What is free beyond the high-water mark goes, down to the low one; a piece that is no block goes at once. */
+static __noinline void give_back_surplus(u64 keep)
+{
+	unsigned block = um_block_order();
+	struct tlb_batch batch;
+	struct page *page;
+
+	tlb_batch_init(&batch, &kernel_space);
+	while (load_relaxed(&um_cache.nr[UM_WHOLE][block]) > keep || load_relaxed(&um_cache.filled[UM_WHOLE]) & ~BIT(block)) {
+		page = piece_pick(UNMAPPED_ALL, true);
+		if (!page)
+			break;
+		if (piece_give(page, &batch)) {
+			piece_back(page);
+			break;
+		}
+	}
+	returns_finish(&batch);
+}
+
+/* After frees: is there more than is to be kept? */
+static inline void check_marks(void)
+{
+	unsigned block = um_block_order();
+
+	if (unlikely(load_relaxed(&um_cache.filled[UM_WHOLE]) & ~BIT(block)))
+		give_back_surplus(um_cache.high);
+	if (unlikely(load_relaxed(&um_cache.nr[UM_WHOLE][block]) > um_cache.high))
+		give_back_surplus(um_cache.low);
+}
+
+/* ---- Magazines ---- */
+
+static inline struct um_magazine *my_magazine(void)
+{
+	return &um_magazines[arch_this_cpu()->id];
+}
+
+/* The magazine is locked: give its oldest `count` pages to the lists. */
+static void magazine_spill(struct um_magazine *m, u32 count)
+{
+	spin_lock(&um_cache.lock);
+	for (u32 i = 0; i < count; i++)
+		lists_give(pfn_to_page(m->pfn[i]), 0);
+	spin_unlock(&um_cache.lock);
+	m->nr -= count;
+	for (u32 i = 0; i < m->nr; i++)
+		m->pfn[i] = m->pfn[i + count];
+}
+
+/* The magazine is locked and empty: fill it from the lists. The lowest page of what is taken will come out first. */
+static void magazine_fill(struct um_magazine *m)
+{
+	u32 batch[UM_MAGAZINE_BATCH];
+	u32 n = 0;
+
+	spin_lock(&um_cache.lock);
+	for (struct page *page; n < UM_MAGAZINE_BATCH && (page = lists_take(0, UM_STACKED)); n++)
+		batch[n] = (u32)page_to_pfn(page);
+	spin_unlock(&um_cache.lock);
+	while (n)
+		m->pfn[m->nr++] = batch[--n];
+}
+
+static struct page *magazine_take(void)
+{
+	struct um_magazine *m = my_magazine();
+	struct page *page = NULL;
+
+	spin_lock(&m->lock);
+	if (unlikely(!m->nr))
+		magazine_fill(m);
+	if (likely(m->nr)) {
+		page = pfn_to_page(m->pfn[--m->nr]);
+		um_set(page, UM_TAKEN, 0);
+		m->allocs++;
+		m->frames_in_use++;
+	}
+	spin_unlock(&m->lock);
+	return page;
+}
+
+/* Returns whether pages went on to the lists. */
+static bool magazine_give(struct page *page)
+{
+	struct um_magazine *m = my_magazine();
+	bool spill;
+
+	spin_lock(&m->lock);
+	spill = m->nr == UM_MAGAZINE;
+	if (unlikely(spill))
+		magazine_spill(m, UM_MAGAZINE - UM_MAGAZINE_BATCH);
+	um_set(page, UM_STACKED, 0);
+	m->pfn[m->nr++] = (u32)page_to_pfn(page);
+	m->frees++;
+	m->frames_in_use--;
+	spin_unlock(&m->lock);
+	return spill;
+}
+
+static void drain_magazines(void)
+{
+	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
+		struct um_magazine *m = &um_magazines[cpu];
+
+		if (!load_relaxed(&m->nr))
+			continue;
+		spin_lock(&m->lock);
+		magazine_spill(m, m->nr);
+		spin_unlock(&m->lock);
+	}
+}
+
+/* ---- Allocation ---- */
+
+/* An allocation of more than one frame, or without a cache, is counted where single pages are. */
+static void count_region(i64 frames)
+{
+	struct um_magazine *m = my_magazine();
+
+	spin_lock(&m->lock);
+	m->frames_in_use += (u64)frames;
+	if (frames > 0)
+		m->allocs++;
+	else
+		m->frees++;
+	spin_unlock(&m->lock);
+}
+
+static struct page *lists_alloc(unsigned order)
+{
+	struct page *page;
+
+	if (!order)
+		return magazine_take();
+	spin_lock(&um_cache.lock);
+	page = lists_take(order, UM_TAKEN);
+	spin_unlock(&um_cache.lock);
+	if (page)
+		count_region((i64)BIT(order));
+	return page;
+}
+
+/* Nothing of that order in the cache. Another CPU may be faster than this one to take what a refill brought. */
+static __noinline struct page *alloc_miss(unsigned order, unsigned flags)
+{
+	struct page *page = NULL;
+
+	while (!page && !refill(order, flags))
+		page = lists_alloc(order);
+	if (!page) {
+		/* No memory left: what CPUs hold back may be what is asked for, or make it up. */
+		drain_magazines();
+		page = lists_alloc(order);
+	}
+	return page;
+}
+
+/* um=off: out of the direct map with exactly what was asked for. */
+static struct page *alloc_single(unsigned order, unsigned flags)
+{
+	int rc;
+	struct page *page = piece_take(order, flags, &rc);
+
+	if (page) {
+		um_set(page, UM_TAKEN, order);
+		count_region((i64)BIT(order));
+	}
+	return page;
+}
+
+/* Frames that are zero already, because nobody could reach them since they were scrubbed, are left alone. */
+static void zero_frames(struct page *page, unsigned order)
+{
+	for (u64 i = 0; i < BIT(order); i++) {
+		if (page[i].private & UM_CLEAN)
+			continue;
+		temp_zero(page_to_pfn(page + i), 1);
+		my_magazine()->zeroed++;
+	}
+}
+
+struct page *unmapped_pages_alloc(unsigned order, unsigned flags, int nid, struct account *account)
+{
+	const unsigned known = UNMAPPED_ZERO | UNMAPPED_NOSCRUB | UNMAPPED_MAY_RECLAIM;
+	struct page *page;
+
+	assert_context();
+	if (unlikely(order > UNMAPPED_ORDER_MAX || flags & ~known || account || nid < -1 || nid > 0))
+		return NULL;
+	if (unlikely(um_cache.mode == UNMAPPED_OFF)) {
+		page = alloc_single(order, flags);
+	} else {
+		page = lists_alloc(order);
+		if (likely(page != NULL))
+			my_magazine()->hits++;
+		else
+			page = alloc_miss(order, flags);
+	}
+	if (unlikely(!page)) {
+		fetch_add(&um_cache.stats.fails, 1);
+		return NULL;
+	}
+	if (flags & UNMAPPED_ZERO)
+		zero_frames(page, order);
+	for (u64 i = 0; i < BIT(order); i++)
+		page[i].private &= ~UM_CLEAN;
+	if (flags & UNMAPPED_NOSCRUB)
+		page->private |= UM_NOSCRUB;
+	return page;
+}
+
+/* ---- Free ---- */
+
+/* Why a page is not to be freed; NULL: it is. */
+static const char *free_fault(const struct page *page, unsigned order)
+{
+	u64 offset = (u64)page - (u64)page_array;
+	u64 pfn = offset / sizeof(struct page);
+
+	if (offset % sizeof(struct page) || pfn >= page_max_pfn || !pfn_valid(pfn))
+		return "there is no such frame";
+	if (!um_ours(page))
+		return "it does not come from the unmapped cache";
+	if (um_state(page) == UM_INSIDE)
+		return "it is inside a block";
+	if (um_state(page) != UM_TAKEN)
+		return "it is free already";
+	if (um_order(page) != order)
+		return "it was allocated in another order";
+	for (u64 i = 0; i < BIT(order); i++)
+		if (page[i].word >> 32)
+			return "it is still mapped, or a table in use";
+	return NULL;
+}
+
+static __noinline void bad_free(const struct page *page, unsigned order, const char *why)
+{
+	fetch_add(&um_cache.stats.bad_frees, 1);
+	log_warn("unmapped_pages_free: page %p, frame %#llx, order %u: %s", (const void *)page,
+		 (unsigned long long)((u64)page - (u64)page_array) / sizeof(struct page), order, why);
+}
+
+static void scrub(struct page *page, unsigned order)
+{
+	if (PLANTED(PLANT_UM_NO_SCRUB))
+		return;
+	temp_zero(page_to_pfn(page), BIT(order));
+	for (u64 i = 0; i < BIT(order); i++)
+		page[i].private |= UM_CLEAN;
+	my_magazine()->scrubbed += BIT(order);
+}
+
+static void free_region(struct page *page, unsigned order)
+{
+	spin_lock(&um_cache.lock);
+	lists_give(page, order);
+	spin_unlock(&um_cache.lock);
+	count_region(-(i64)BIT(order));
+	check_marks();
+}
+
+/* um=off: back into the direct map at once. If that is not possible, it waits on a list as a piece by itself. */
+static void free_single(struct page *page, unsigned order)
+{
+	struct tlb_batch batch;
+
+	tlb_batch_init(&batch, &kernel_space);
+	if (piece_give(page, &batch))
+		piece_back(page);
+	returns_finish(&batch);
+	count_region(-(i64)BIT(order));
+}
+
+void unmapped_pages_free(struct page *page, unsigned order)
+{
+	const char *why = free_fault(page, order);
+	u64 was, moving;
+
+	assert_context();
+	if (!why) {
+		was = load_relaxed(&page->private);
+		moving = um_word(UM_MOVING, order, um_origin(page)) | (was & UM_NOSCRUB);
+		/* Two frees of one page at a time: one of them gets it. */
+		if (um_state(page) != UM_TAKEN || !compare_exchange(&page->private, &was, moving))
+			why = "it is being freed";
+	}
+	if (unlikely(why != NULL)) {
+		bad_free(page, order, why);
+		return;
+	}
+	for (u64 i = 0; i < BIT(order); i++)
+		store_relaxed(&page[i].class, PAGE_UNMAPPED);
+	if (!(was & UM_NOSCRUB))
+		scrub(page, order);
+	if (unlikely(um_cache.mode == UNMAPPED_OFF))
+		free_single(page, order);
+	else if (order)
+		free_region(page, order);
+	else if (unlikely(magazine_give(page)))
+		check_marks();
+}
+
+/* ---- Shrinking ---- */
+
+u64 unmapped_shrink(u64 frames)
+{
+	assert_context();
+	drain_magazines();
+	return give_back(frames);
+}
+
+/* For the page allocator: a piece at least, as less than that cannot be given. */
+static u64 shrink_for_allocator(u64 frames)
+{
+	struct unmapped_stats *s = &um_cache.stats;
+	u64 got = unmapped_shrink(MAX(frames, BIT(um_block_order())));
+
+	fetch_add(&s->reclaim_runs, 1);
+	fetch_add(&s->reclaim_frames, got);
+	s->reclaim_most = MAX(s->reclaim_most, got);
+	return got;
+}
+
+static struct shrinker um_shrinker = { .name = "unmapped", .shrink = shrink_for_allocator };
+
+/* ---- Modes ---- */
+
+static void take_mode(enum unmapped_mode mode)
+{
+	um_cache.mode = (u8)mode;
+	um_cache.low = um_marks[mode].low;
+	um_cache.high = um_marks[mode].high;
+}
+
+void unmapped_reset(void)
+{
+	um_cache = (struct um_cache){ .mode = UNMAPPED_2M };
+	for (unsigned kind = 0; kind < UM_KINDS; kind++)
+		for (unsigned o = 0; o <= ORDER_MAX; o++)
+			um_cache.head[kind][o] = PFN_NONE;
+	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
+		um_magazines[cpu] = (struct um_magazine){ 0 };
+	take_mode(UNMAPPED_2M);
+}
+
+void unmapped_init(enum unmapped_mode mode)
+{
+	unmapped_reset();
+	take_mode(mode);
+	buddy_add_shrinker(&um_shrinker);
+}
+
+static u64 frames_in_use(void)
+{
+	u64 sum = 0;
+
+	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
+		sum += load_relaxed(&um_magazines[cpu].frames_in_use);
+	return sum;
+}
+
+int unmapped_set_mode(enum unmapped_mode mode)
+{
+	if ((unsigned)mode > UNMAPPED_1G)
+		return -EINVAL;
+	if (frames_in_use())
+		return -EBUSY;
+	unmapped_shrink(UNMAPPED_ALL);
+	if (load_relaxed(&um_cache.frames))
+		return -EBUSY;
+	take_mode(mode);
+	return 0;
+}
+
+enum unmapped_mode unmapped_mode(void)
+{
+	return (enum unmapped_mode)um_cache.mode;
+}
+
+void unmapped_set_watermarks(u64 low, u64 high)
+{
+	spin_lock(&um_cache.lock);
+	um_cache.low = MIN(low, high);
+	um_cache.high = high;
+	spin_unlock(&um_cache.lock);
+	if (um_cache.mode != UNMAPPED_OFF)
+		check_marks();
+}
+
+void unmapped_watermarks(u64 *low, u64 *high)
+{
+	*low = um_cache.low;
+	*high = um_cache.high;
+}
+
+void unmapped_read_stats(struct unmapped_stats *out)
+{
+	spin_lock(&um_cache.lock);
+	*out = um_cache.stats;
+	for (unsigned o = 0; o <= ORDER_MAX; o++)
+		out->free_blocks[o] = um_cache.nr[UM_PART][o] + um_cache.nr[UM_WHOLE][o];
+	out->bytes = um_cache.frames << PAGE_SHIFT;
+	spin_unlock(&um_cache.lock);
+	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
+		const struct um_magazine *m = &um_magazines[cpu];
+
+		out->free_blocks[0] += load_relaxed(&m->nr);
+		out->allocs += load_relaxed(&m->allocs);
+		out->frees += load_relaxed(&m->frees);
+		out->hits += load_relaxed(&m->hits);
+		out->zeroed += load_relaxed(&m->zeroed);
+		out->scrubbed += load_relaxed(&m->scrubbed);
+	}
+	out->bytes_in_use = frames_in_use() << PAGE_SHIFT;
+}
