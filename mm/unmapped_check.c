@@ -36,7 +36,6 @@ static void fault(struct check *c, const char *what, u64 pfn, u64 got)
 static void check_frame(struct check *c, pfn_t pfn, unsigned origin, bool first, bool taken)
 {
 	const struct page *page = pfn_to_page(pfn);
-	struct pt_slot s;
 
 	c->frames++;
 	if (!um_ours(page) || um_origin(page) != origin)
@@ -49,9 +48,20 @@ static void check_frame(struct check *c, pfn_t pfn, unsigned origin, bool first,
 		fault(c, "a free frame has aliases", pfn, page->word);
 	if (taken && page->private & UM_CLEAN)
 		fault(c, "a frame in use passes for zero", pfn, page->private);
-	s = pt_walk_lockless(kernel_space.root, kernel_space.levels, phys_to_va(page_to_phys(page)));
-	if (pte_present(s.value))
-		fault(c, "a frame is in the direct map", pfn, s.value.raw);
+}
+
+/* No address of frames in the direct map leads to a leaf. */
+static void check_absent(struct check *c, pfn_t pfn, u64 nr)
+{
+	struct range va = range_len(phys_to_va(phys(pfn << PAGE_SHIFT)), nr << PAGE_SHIFT);
+
+	for (u64 at = va.start; at < va.end;) {
+		struct pt_slot s = pt_walk_lockless(kernel_space.root, kernel_space.levels, at);
+
+		if (pte_present(s.value))
+			fault(c, "a frame is in the direct map", va_to_phys(at).raw >> PAGE_SHIFT, s.value.raw);
+		at = pt_next(at, s.level);
+	}
 }
 
 /* One region of a piece. Returns its order. */
@@ -82,6 +92,7 @@ static unsigned check_region(struct check *c, pfn_t pfn, unsigned origin)
 
 static void check_piece(struct check *c, pfn_t pfn, unsigned origin)
 {
+	check_absent(c, pfn, BIT(origin));
 	for (pfn_t at = pfn; at < pfn + BIT(origin);)
 		at += BIT(check_region(c, at, origin));
 }
