@@ -24,7 +24,7 @@ struct temp_root {
 	struct pt_space space;
 	u64 cpu_gen[MAX_CPUS];		/* the space takes part in no flush: never used, but a space has it */
 	pte_t *slots;			/* entry of TEMP_MAP_BASE */
-	struct temp_map_stats stats;
+	struct temp_map_stats stats;	/* without local_flushes */
 	bool busy[TEMP_MAP_LEVELS];
 	char name[8];			/* "temp255" */
 };
@@ -112,11 +112,6 @@ struct pt_space *temp_map_space(u32 cpu)
 
 /* ---- One mapping ---- */
 
-static inline struct temp_root *my_root(void)
-{
-	return roots[arch_this_cpu()->id];
-}
-
 static inline pte_t *slot_of(const struct temp_root *r, unsigned level)
 {
 	return r->slots + level * (TEMP_MAP_STRIDE / PAGE_SIZE);
@@ -128,36 +123,44 @@ void temp_map_begin(struct temp_map *t, const pfn_t *pfns, unsigned nr, bool wri
 	u64 flags = arch_irq_save();
 	struct cpu_state *cpu = arch_this_cpu();
 	struct temp_root *r = roots[cpu->id];
+	unsigned level = cpu->nesting;
 	pte_t *slot;
 
+	assert(r && nr - 1 < TEMP_MAP_PAGES && !r->busy[level]);
+	r->busy[level] = true;
+	t->root = r;
 	t->irq_flags = flags;
-	t->level = cpu->nesting;
+	t->level = (u8)level;
 	t->nr = (u8)nr;
-	t->va = TEMP_MAP_BASE + t->level * TEMP_MAP_STRIDE;
-	assert(r && nr - 1 < TEMP_MAP_PAGES && !r->busy[t->level]);
-	r->busy[t->level] = true;
+	t->va = TEMP_MAP_BASE + level * TEMP_MAP_STRIDE;
 	/* An interrupt of a higher level may find this root loaded already: then it stays loaded. */
 	t->old_root = arch_current_root();
 	if (likely(t->old_root.raw != r->space.root.raw))
 		arch_switch_root(r->space.root);
-	slot = slot_of(r, t->level);
-	for (unsigned i = 0; i < nr; i++)
-		arch_pte_store(slot + i, pte_leaf(phys(pfns[i] << PAGE_SHIFT), attrs, PT_4K), PT_4K);
+	slot = slot_of(r, level);
+	arch_pte_store(slot, pte_leaf(phys(pfns[0] << PAGE_SHIFT), attrs, PT_4K), PT_4K);
+	if (unlikely(nr > 1))
+		arch_pte_store(slot + 1, pte_leaf(phys(pfns[1] << PAGE_SHIFT), attrs, PT_4K), PT_4K);
 	r->stats.mappings++;
 	r->stats.pages += nr;
 }
 
+/* Loading the old root would forget it today. With PCIDs it would not, and where this root stays loaded it does not. */
+static inline void close_page(pte_t *slot, u64 va)
+{
+	arch_pte_store(slot, (pte_t){ 0 }, PT_4K);
+	if (!PLANTED(PLANT_TEMP_NO_FLUSH))
+		arch_tlb_flush_page(va);
+}
+
 void temp_map_end(struct temp_map *t)
 {
-	struct temp_root *r = my_root();
+	struct temp_root *r = t->root;
 	pte_t *slot = slot_of(r, t->level);
 
-	for (unsigned i = 0; i < t->nr; i++)
-		arch_pte_store(slot + i, (pte_t){ 0 }, PT_4K);
-	/* Loading the old root would do it today. With PCIDs it would not, and where this root stays loaded it does not. */
-	for (unsigned i = 0; i < t->nr && !PLANTED(PLANT_TEMP_NO_FLUSH); i++)
-		arch_tlb_flush_page(t->va + i * PAGE_SIZE);
-	r->stats.local_flushes += t->nr;
+	close_page(slot, t->va);
+	if (unlikely(t->nr > 1))
+		close_page(slot + 1, t->va + PAGE_SIZE);
 	if (likely(t->old_root.raw != r->space.root.raw))
 		arch_switch_root(t->old_root);
 	r->busy[t->level] = false;
@@ -246,6 +249,17 @@ void temp_read(pfn_t pfn, u64 offset, void *dst, u64 len)
 	}
 }
 
+/* Pages that are mapped now. Each is flushed once, when it is closed. */
+static u64 open_pages(const struct temp_root *r)
+{
+	u64 n = 0;
+
+	for (unsigned level = 0; level < TEMP_MAP_LEVELS; level++)
+		for (unsigned i = 0; i < TEMP_MAP_PAGES; i++)
+			n += load_relaxed(&slot_of(r, level)[i].raw) != 0;
+	return n;
+}
+
 void temp_map_read_stats(struct temp_map_stats *out)
 {
 	*out = (struct temp_map_stats){ 0 };
@@ -253,6 +267,6 @@ void temp_map_read_stats(struct temp_map_stats *out)
 		if (roots[cpu]) {
 			out->mappings += load_relaxed(&roots[cpu]->stats.mappings);
 			out->pages += load_relaxed(&roots[cpu]->stats.pages);
-			out->local_flushes += load_relaxed(&roots[cpu]->stats.local_flushes);
+			out->local_flushes += load_relaxed(&roots[cpu]->stats.pages) - open_pages(roots[cpu]);
 		}
 }

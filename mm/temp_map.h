@@ -31,7 +31,9 @@ void temp_map_reset(void);
 /* The space of a CPU's root, for audits and tests. NULL: it has none. */
 struct pt_space *temp_map_space(u32 cpu);
 
+struct temp_root;
 struct temp_map {
+	struct temp_root *root;	/* of the CPU that made it */
 	u64 va;			/* of the first page: the address that page tables translate */
 	u64 irq_flags;
 	phys_t old_root;

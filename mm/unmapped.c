@@ -350,9 +350,8 @@ static void magazine_fill(struct um_magazine *m)
 		m->pfn[m->nr++] = batch[--n];
 }
 
-static struct page *magazine_take(void)
+static inline struct page *magazine_take(struct um_magazine *m)
 {
-	struct um_magazine *m = my_magazine();
 	struct page *page = NULL;
 
 	spin_lock(&m->lock);
@@ -360,28 +359,25 @@ static struct page *magazine_take(void)
 		magazine_fill(m);
 	if (likely(m->nr)) {
 		page = pfn_to_page(m->pfn[--m->nr]);
-		um_set(page, UM_TAKEN, 0);
+		um_set_single(page, UM_TAKEN);
 		m->allocs++;
-		m->frames_in_use++;
 	}
 	spin_unlock(&m->lock);
 	return page;
 }
 
 /* Returns whether pages went on to the lists. */
-static bool magazine_give(struct page *page)
+static inline bool magazine_give(struct um_magazine *m, struct page *page)
 {
-	struct um_magazine *m = my_magazine();
 	bool spill;
 
 	spin_lock(&m->lock);
 	spill = m->nr == UM_MAGAZINE;
 	if (unlikely(spill))
 		magazine_spill(m, UM_MAGAZINE - UM_MAGAZINE_BATCH);
-	um_set(page, UM_STACKED, 0);
+	um_set_single(page, UM_STACKED);
 	m->pfn[m->nr++] = (u32)page_to_pfn(page);
 	m->frees++;
-	m->frames_in_use--;
 	spin_unlock(&m->lock);
 	return spill;
 }
@@ -407,20 +403,18 @@ static void count_region(i64 frames)
 	struct um_magazine *m = my_magazine();
 
 	spin_lock(&m->lock);
-	m->frames_in_use += (u64)frames;
+	m->region_frames += (u64)frames;
 	if (frames > 0)
-		m->allocs++;
+		m->region_allocs++;
 	else
-		m->frees++;
+		m->region_frees++;
 	spin_unlock(&m->lock);
 }
 
-static struct page *lists_alloc(unsigned order)
+static __noinline struct page *region_alloc(unsigned order)
 {
 	struct page *page;
 
-	if (!order)
-		return magazine_take();
 	spin_lock(&um_cache.lock);
 	page = lists_take(order, UM_TAKEN);
 	spin_unlock(&um_cache.lock);
@@ -429,23 +423,31 @@ static struct page *lists_alloc(unsigned order)
 	return page;
 }
 
+static inline struct page *lists_alloc(struct um_magazine *m, unsigned order)
+{
+	return likely(!order) ? magazine_take(m) : region_alloc(order);
+}
+
 /* Nothing of that order in the cache. Another CPU may be faster than this one to take what a refill brought. */
 static __noinline struct page *alloc_miss(unsigned order, unsigned flags)
 {
 	struct page *page = NULL;
 
+	my_magazine()->misses++;
 	while (!page && !refill(order, flags))
-		page = lists_alloc(order);
+		page = lists_alloc(my_magazine(), order);
 	if (!page) {
 		/* No memory left: what CPUs hold back may be what is asked for, or make it up. */
 		drain_magazines();
-		page = lists_alloc(order);
+		page = lists_alloc(my_magazine(), order);
 	}
+	if (!page)
+		my_magazine()->misses--;	/* it is a failure: hits are allocations without misses */
 	return page;
 }
 
 /* um=off: out of the direct map with exactly what was asked for. */
-static struct page *alloc_single(unsigned order, unsigned flags)
+static __noinline struct page *alloc_single(unsigned order, unsigned flags)
 {
 	int rc;
 	struct page *page = piece_take(order, flags, &rc);
@@ -453,17 +455,18 @@ static struct page *alloc_single(unsigned order, unsigned flags)
 	if (page) {
 		um_set(page, UM_TAKEN, order);
 		count_region((i64)BIT(order));
+		my_magazine()->misses++;
 	}
 	return page;
 }
 
-/* Frames that are zero already, because nobody could reach them since they were scrubbed, are left alone. */
-static void zero_frames(struct page *page, unsigned order)
+/* What is zero already, because nobody could reach it since it was scrubbed, is left alone. */
+static inline void hand_out(struct page *page, bool zero)
 {
-	for (u64 i = 0; i < BIT(order); i++) {
-		if (page[i].private & UM_CLEAN)
-			continue;
-		temp_zero(page_to_pfn(page + i), 1);
+	if (page->private & UM_CLEAN) {
+		page->private &= ~UM_CLEAN;
+	} else if (zero) {
+		temp_zero(page_to_pfn(page), 1);
 		my_magazine()->zeroed++;
 	}
 }
@@ -471,28 +474,26 @@ static void zero_frames(struct page *page, unsigned order)
 struct page *unmapped_pages_alloc(unsigned order, unsigned flags, int nid, struct account *account)
 {
 	const unsigned known = UNMAPPED_ZERO | UNMAPPED_NOSCRUB | UNMAPPED_MAY_RECLAIM;
+	struct cpu_state *cpu = arch_this_cpu();
 	struct page *page;
 
-	assert_context();
+	assert(cpu->locks_held == 0 && arch_irqs_enabled());
 	if (unlikely(order > UNMAPPED_ORDER_MAX || flags & ~known || account || nid < -1 || nid > 0))
 		return NULL;
 	if (unlikely(um_cache.mode == UNMAPPED_OFF)) {
 		page = alloc_single(order, flags);
 	} else {
-		page = lists_alloc(order);
-		if (likely(page != NULL))
-			my_magazine()->hits++;
-		else
+		page = lists_alloc(&um_magazines[cpu->id], order);
+		if (unlikely(!page))
 			page = alloc_miss(order, flags);
 	}
 	if (unlikely(!page)) {
 		fetch_add(&um_cache.stats.fails, 1);
 		return NULL;
 	}
-	if (flags & UNMAPPED_ZERO)
-		zero_frames(page, order);
-	for (u64 i = 0; i < BIT(order); i++)
-		page[i].private &= ~UM_CLEAN;
+	hand_out(page, flags & UNMAPPED_ZERO);
+	for (u64 i = 1; unlikely(i < BIT(order)); i++)
+		hand_out(page + i, flags & UNMAPPED_ZERO);
 	if (flags & UNMAPPED_NOSCRUB)
 		page->private |= UM_NOSCRUB;
 	return page;
@@ -500,13 +501,26 @@ struct page *unmapped_pages_alloc(unsigned order, unsigned flags, int nid, struc
 
 /* ---- Free ---- */
 
-/* Why a page is not to be freed; NULL: it is. */
-static const char *free_fault(const struct page *page, unsigned order)
+static inline bool is_page(const struct page *page)
 {
 	u64 offset = (u64)page - (u64)page_array;
-	u64 pfn = offset / sizeof(struct page);
 
-	if (offset % sizeof(struct page) || pfn >= page_max_pfn || !pfn_valid(pfn))
+	return offset % sizeof(struct page) == 0 && offset / sizeof(struct page) < page_max_pfn &&
+	       pfn_valid(offset / sizeof(struct page));
+}
+
+static __noinline bool still_mapped(const struct page *page, unsigned order)
+{
+	for (u64 i = 0; i < BIT(order); i++)
+		if (page[i].word >> 32)
+			return true;
+	return false;
+}
+
+/* Why a page is not to be freed. */
+static const char *free_fault(const struct page *page, unsigned order)
+{
+	if (!is_page(page))
 		return "there is no such frame";
 	if (!um_ours(page))
 		return "it does not come from the unmapped cache";
@@ -516,17 +530,34 @@ static const char *free_fault(const struct page *page, unsigned order)
 		return "it is free already";
 	if (um_order(page) != order)
 		return "it was allocated in another order";
-	for (u64 i = 0; i < BIT(order); i++)
-		if (page[i].word >> 32)
-			return "it is still mapped, or a table in use";
-	return NULL;
+	if (still_mapped(page, order))
+		return "it is still mapped, or a table in use";
+	return "it is being freed";
 }
 
-static __noinline void bad_free(const struct page *page, unsigned order, const char *why)
+static __noinline void bad_free(const struct page *page, unsigned order)
 {
 	fetch_add(&um_cache.stats.bad_frees, 1);
 	log_warn("unmapped_pages_free: page %p, frame %#llx, order %u: %s", (const void *)page,
-		 (unsigned long long)((u64)page - (u64)page_array) / sizeof(struct page), order, why);
+		 (unsigned long long)((u64)page - (u64)page_array) / sizeof(struct page), order,
+		 free_fault(page, order));
+}
+
+/* The page is this caller's to free from now on. Of two frees at a time one gets it. Returns what its word was, or 0. */
+static inline u64 free_begin(struct page *page, unsigned order)
+{
+	u64 was;
+
+	if (unlikely(!is_page(page)))
+		return 0;
+	was = load_relaxed(&page->private);
+	if (unlikely((was & UM_REGION_MASK) != um_word(UM_TAKEN, order, 0)))
+		return 0;
+	if (unlikely(page->word >> 32) || (unlikely(order) && still_mapped(page, order)))
+		return 0;
+	if (unlikely(!compare_exchange(&page->private, &was, was ^ (u64)(UM_TAKEN ^ UM_MOVING) << UM_STATE_SHIFT)))
+		return 0;
+	return was;
 }
 
 static void scrub(struct page *page, unsigned order)
@@ -539,7 +570,7 @@ static void scrub(struct page *page, unsigned order)
 	my_magazine()->scrubbed += BIT(order);
 }
 
-static void free_region(struct page *page, unsigned order)
+static __noinline void free_region(struct page *page, unsigned order)
 {
 	spin_lock(&um_cache.lock);
 	lists_give(page, order);
@@ -549,7 +580,7 @@ static void free_region(struct page *page, unsigned order)
 }
 
 /* um=off: back into the direct map at once. If that is not possible, it waits on a list as a piece by itself. */
-static void free_single(struct page *page, unsigned order)
+static __noinline void free_single(struct page *page, unsigned order)
 {
 	struct tlb_batch batch;
 
@@ -562,30 +593,24 @@ static void free_single(struct page *page, unsigned order)
 
 void unmapped_pages_free(struct page *page, unsigned order)
 {
-	const char *why = free_fault(page, order);
-	u64 was, moving;
+	struct cpu_state *cpu = arch_this_cpu();
+	u64 was = free_begin(page, order);
 
-	assert_context();
-	if (!why) {
-		was = load_relaxed(&page->private);
-		moving = um_word(UM_MOVING, order, um_origin(page)) | (was & UM_NOSCRUB);
-		/* Two frees of one page at a time: one of them gets it. */
-		if (um_state(page) != UM_TAKEN || !compare_exchange(&page->private, &was, moving))
-			why = "it is being freed";
-	}
-	if (unlikely(why != NULL)) {
-		bad_free(page, order, why);
+	assert(cpu->locks_held == 0 && arch_irqs_enabled());
+	if (unlikely(!was)) {
+		bad_free(page, order);
 		return;
 	}
-	for (u64 i = 0; i < BIT(order); i++)
+	store_relaxed(&page->class, PAGE_UNMAPPED);
+	for (u64 i = 1; unlikely(i < BIT(order)); i++)
 		store_relaxed(&page[i].class, PAGE_UNMAPPED);
 	if (!(was & UM_NOSCRUB))
 		scrub(page, order);
 	if (unlikely(um_cache.mode == UNMAPPED_OFF))
 		free_single(page, order);
-	else if (order)
+	else if (unlikely(order))
 		free_region(page, order);
-	else if (unlikely(magazine_give(page)))
+	else if (unlikely(magazine_give(&um_magazines[cpu->id], page)))
 		check_marks();
 }
 
@@ -644,7 +669,7 @@ static u64 frames_in_use(void)
 	u64 sum = 0;
 
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
-		sum += load_relaxed(&um_magazines[cpu].frames_in_use);
+		sum += um_frames_in_use(&um_magazines[cpu]);
 	return sum;
 }
 
@@ -694,11 +719,12 @@ void unmapped_read_stats(struct unmapped_stats *out)
 		const struct um_magazine *m = &um_magazines[cpu];
 
 		out->free_blocks[0] += load_relaxed(&m->nr);
-		out->allocs += load_relaxed(&m->allocs);
-		out->frees += load_relaxed(&m->frees);
-		out->hits += load_relaxed(&m->hits);
+		out->allocs += load_relaxed(&m->allocs) + load_relaxed(&m->region_allocs);
+		out->frees += load_relaxed(&m->frees) + load_relaxed(&m->region_frees);
+		out->hits -= load_relaxed(&m->misses);
 		out->zeroed += load_relaxed(&m->zeroed);
 		out->scrubbed += load_relaxed(&m->scrubbed);
 	}
+	out->hits += out->allocs;
 	out->bytes_in_use = frames_in_use() << PAGE_SHIFT;
 }

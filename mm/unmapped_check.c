@@ -173,7 +173,7 @@ static void check_lists(struct check *c)
 			if (!um_ours(pfn_to_page(m->pfn[i])) || um_state(pfn_to_page(m->pfn[i])) != UM_STACKED)
 				fault(c, "a frame on a magazine", m->pfn[i], pfn_to_page(m->pfn[i])->private);
 		stacked += m->nr;
-		in_use += m->frames_in_use;
+		in_use += um_frames_in_use(m);
 	}
 	if (stacked != c->stacked)
 		fault(c, "pages on magazines", c->stacked, stacked);

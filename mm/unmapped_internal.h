@@ -25,6 +25,7 @@ enum um_state {
 
 #define UM_MARK (0x6e6f6d6170ull << 24)
 #define UM_MARK_MASK (~0ull << 24)
+#define UM_REGION_MASK (UM_MARK_MASK | 15ull << UM_STATE_SHIFT | 31ull << UM_ORDER_SHIFT)
 #define UM_ORIGIN_SHIFT 0
 #define UM_ORDER_SHIFT 5
 #define UM_STATE_SHIFT 10
@@ -62,6 +63,13 @@ static inline void um_set(struct page *page, enum um_state state, unsigned order
 	page->private = um_word(state, order, um_origin(page)) | (page->private & UM_CLEAN);
 }
 
+/* The same for a single page that stays one. */
+static inline void um_set_single(struct page *page, enum um_state state)
+{
+	page->private = (page->private & (UM_MARK_MASK | 31ull << UM_ORIGIN_SHIFT | UM_CLEAN)) |
+			(u64)state << UM_STATE_SHIFT;
+}
+
 /* Free blocks are on one of two lists of their order: whole pieces, or parts of a piece. */
 enum um_kind {
 	UM_PART,
@@ -90,10 +98,19 @@ struct um_magazine {
 	spinlock_t lock;
 	u32 nr;
 	u32 pfn[UM_MAGAZINE];
-	u64 allocs, frees, hits, zeroed, scrubbed;
-	u64 frames_in_use;	/* of allocations made here minus those freed here: only the sum means anything */
+	u64 allocs, frees;	/* of single pages through the magazine */
+	/* The slower paths. */
+	u64 region_allocs, region_frees;
+	u64 region_frames;	/* taken here minus freed here: only the sum over CPUs means anything */
+	u64 misses, zeroed, scrubbed;
 } __aligned(64);
 extern struct um_magazine um_magazines[MAX_CPUS];
+
+/* Frames in use, by one CPU's counts: only the sum over CPUs means anything. */
+static inline u64 um_frames_in_use(const struct um_magazine *m)
+{
+	return load_relaxed(&m->allocs) - load_relaxed(&m->frees) + load_relaxed(&m->region_frames);
+}
 
 /* The order of the pieces that are kept. */
 static inline unsigned um_block_order(void)

@@ -48,9 +48,11 @@ TEST_ID(dma_buffer, copies_go_in_and_out, "UM6")
 
 TEST_ID(dma_buffer, edges_are_refused, "UM6")
 {
+	enum unmapped_mode mode = unmapped_mode();
 	struct dma_buffer b;
 	u8 byte = 1;
 
+	CHECK_EQ(unmapped_set_mode(UNMAPPED_2M), 0);
 	CHECK_EQ(dma_buffer_alloc(&b, 0), -EINVAL);
 	CHECK_EQ(dma_buffer_alloc(&b, DMA_BUFFER_MAX + 1), -E2BIG);
 	CHECK_EQ(dma_buffer_alloc(&b, UINT64_MAX), -E2BIG);
@@ -71,6 +73,8 @@ TEST_ID(dma_buffer, edges_are_refused, "UM6")
 	CHECK_EQ(dma_buffer_alloc(&b, DMA_BUFFER_MAX), -ENOMEM);
 	alloc_inject = (struct alloc_inject){ 0 };
 	CHECK(!b.page);
+	dma_buffer_free(&b);
+	CHECK_EQ(unmapped_set_mode(mode), 0);
 }
 
 /* ---- Guests ---- */
@@ -144,6 +148,9 @@ static bool filled(pfn_t pfn, u64 word)
  */
 TEST_ID(guest_memory, is_never_touched_if_so_asked, "UM4 UM6")
 {
+	enum unmapped_mode mode = unmapped_mode();
+
+	CHECK_EQ(unmapped_set_mode(UNMAPPED_2M), 0);
 	for (unsigned flags = 0; flags <= GUEST_MEMORY_NOSCRUB; flags += GUEST_MEMORY_NOSCRUB) {
 		struct page *page = alloc_pages(ORDER_2M, 0);
 		struct temp_map_stats before, after;
@@ -172,6 +179,7 @@ TEST_ID(guest_memory, is_never_touched_if_so_asked, "UM4 UM6")
 		memset(page_to_virt(page), 0, 2 * MIB);
 		free_pages(page, ORDER_2M);
 	}
+	CHECK_EQ(unmapped_set_mode(mode), 0);
 }
 
 /* Too little memory for all of it: nothing is kept. */
