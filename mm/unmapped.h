@@ -39,8 +39,9 @@ void unmapped_init(enum unmapped_mode mode);
 
 /*
  * 2^order frames, naturally aligned, of class PAGE_UNMAPPED (the owner may set another class, and need not set it back);
- * NULL: order too large, unknown flag, account not NULL (there are none yet), nid neither 0 nor -1 (any), or no memory. Task context, no
- * spinlock held, interrupts on (asserted).
+ * NULL: order too large, unknown flag, account not NULL (there are none yet), nid neither 0 nor -1 (any), or no memory; with
+ * break-before-make, also if the only frames there are lie in a leaf that cannot be split (set_direct_map_invalid(): -EBUSY). Task
+ * context, no spinlock held, interrupts on (asserted).
  */
 struct page *unmapped_pages_alloc(unsigned order, unsigned flags, int nid, struct account *account);
 
