@@ -4,18 +4,20 @@
  * figures for the summary.
  *
  * Aging. All memory is allocated frame by frame until there is none; then single frames, drawn at random
- * by frame number, are freed again: as many as the workload takes and the page tables may need. What is free
- * then lies scattered over all blocks, and in what order depends on the seed and the row's n alone, so that
+ * by frame number, are freed again: as many as the workload takes and the page tables may need, or one in eight. What is
+ * free then lies scattered over all blocks, and in what order depends on the seed and the row's n alone, so that
  * every policy finds the same machine. The frames held are marked in struct page (`private`), so that this takes no
  * memory itself.
  */
 #include "tests/lab/lab.h"
 
+#include "kernel/base/bits.h"
 #include "kernel/base/fmt.h"
 #include "kernel/base/log.h"
 #include "kernel/base/string.h"
 #include "mm/buddy.h"
 #include "mm/directmap.h"
+#include "mm/unmapped.h"
 #include "mm/vmalloc.h"
 #include "tests/test.h"
 
@@ -25,15 +27,44 @@
 struct result {
 	const struct lab_workload *workload;
 	const struct lab_policy *policy;
+	enum lab_memory memory;
 	enum pt_collapse_policy collapse;
 	u32 n;
 	struct report_state states[LAB_PHASES];
 	struct cost cost[LAB_OPS];
 };
 #define RESULTS_MAX 64u
+#define FALLBACK_PAGES 64u	/* with as many, splits are compared between policies */
+#define UNMOVABLE_SHARE 8u	/* LAB_UNMOVABLE: one frame in so many is free */
 
-/* In the order of the table: the damage first, then what repairs it. */
-static const enum pt_collapse_policy collapses[] = { PT_COLLAPSE_OFF, PT_COLLAPSE_DEFERRED, PT_COLLAPSE_EAGER };
+/*
+ * What runs in which memory, in the order of the table: the damage first, then what repairs it, then what avoids it. The
+ * collapse policies are compared where there is something to collapse.
+ */
+static const struct setting {
+	enum lab_memory memory;
+	enum lab_policy_row policy;
+	enum pt_collapse_policy collapse;
+} settings[] = {
+	{ LAB_AGED, LAB_SCATTERED, PT_COLLAPSE_OFF },
+	{ LAB_AGED, LAB_SCATTERED, PT_COLLAPSE_DEFERRED },
+	{ LAB_AGED, LAB_SCATTERED, PT_COLLAPSE_EAGER },
+	{ LAB_AGED, LAB_UNMAPPED_2M, PT_COLLAPSE_EAGER },
+	{ LAB_AGED, LAB_UNMAPPED_1G, PT_COLLAPSE_EAGER },
+	{ LAB_FRESH, LAB_SCATTERED, PT_COLLAPSE_EAGER },
+	{ LAB_FRESH, LAB_UNMAPPED_2M, PT_COLLAPSE_EAGER },
+	{ LAB_FRESH, LAB_UNMAPPED_1G, PT_COLLAPSE_EAGER },
+	{ LAB_UNMOVABLE, LAB_SCATTERED, PT_COLLAPSE_OFF },
+	{ LAB_UNMOVABLE, LAB_SCATTERED, PT_COLLAPSE_EAGER },
+	{ LAB_UNMOVABLE, LAB_UNMAPPED_2M, PT_COLLAPSE_EAGER },
+	{ LAB_UNMOVABLE, LAB_UNMAPPED_1G, PT_COLLAPSE_EAGER },
+};
+
+static const char *const memory_names[] = {
+	[LAB_FRESH] = "fresh",
+	[LAB_AGED] = "aged",
+	[LAB_UNMOVABLE] = "unmovable",
+};
 
 static const char *const collapse_names[] = {
 	[PT_COLLAPSE_OFF] = "off",
@@ -74,6 +105,13 @@ static u32 pfns[LAB_PAGES_MAX];
 static u32 ticks[LAB_OPS][SAMPLES_MAX];
 static struct result results[RESULTS_MAX];
 static unsigned nr_results;
+
+/* Of the row that runs. */
+static struct unmapped_stats cache_states[LAB_PHASES];
+#define GIGABYTES 4096u
+static u64 whole_gigabytes[GIGABYTES / 64];	/* bit g: it was one leaf of the direct map, before */
+static u64 entered_at_peak;			/* of these: pages were taken in it */
+static u64 blocks_before[2];			/* free blocks of 2 MiB and of 1 GiB, before */
 
 bool lab_mode_set(const char *word)
 {
@@ -194,7 +232,10 @@ void lab_give(struct lab_run *run, u32 n)
 
 		samples_add(&run->samples[LAB_GIVE], start, arch_cycles());
 		CHECK_EQ(rc, 0);
-		CHECK_EQ(direct_mapping(page), 1);
+		if (run->policy->cache == UNMAPPED_OFF || page->class != PAGE_UNMAPPED)
+			CHECK_EQ(direct_mapping(page), 1);
+		else
+			CHECK_EQ(direct_mapping(page), 0);
 	}
 	tlb_read_stats(&run->tlb[LAB_GIVE][1]);
 }
@@ -270,14 +311,35 @@ bool lab_alias(struct lab_run *run, u32 n)
 
 /* ---- phases ---- */
 
+static u64 sum_orders(const u64 *v)
+{
+	u64 sum = 0;
+
+	for (unsigned o = 0; o <= ORDER_MAX; o++)
+		sum += v[o];
+	return sum;
+}
+
+/* What the unmapped cache took from the page allocator since `before`: pieces of all orders. */
+static u64 refills_at(enum lab_phase phase)
+{
+	return sum_orders(cache_states[phase].refills) - sum_orders(cache_states[LAB_BEFORE].refills);
+}
+
+static u64 refill_batches_at(enum lab_phase phase)
+{
+	return cache_states[phase].flush_batches - cache_states[LAB_BEFORE].flush_batches;
+}
+
 static void write_phase(const struct lab_run *run, enum lab_phase phase)
 {
 	const struct report_state *s = &run->states[phase], *b = &run->states[LAB_BEFORE];
 
-	log_info("lab workload=%s policy=%s collapse=%s cpus=%u n=%u phase=%s leaves_4k=%llu leaves_2m=%llu "
+	log_info("lab workload=%s policy=%s memory=%s collapse=%s cpus=%u n=%u phase=%s leaves_4k=%llu leaves_2m=%llu "
 		 "leaves_1g=%llu fewest=%llu level2_splits=%llu level3_splits=%llu level2_collapses=%llu "
-		 "level3_collapses=%llu tables=%llu flush_all=%llu flush_one=%llu remote_flush=%llu pages_invalidated=%llu",
-		 run->workload->name, run->policy->name, collapse_names[run->collapse], measure_cpus(), run->n,
+		 "level3_collapses=%llu tables=%llu flush_all=%llu flush_one=%llu remote_flush=%llu pages_invalidated=%llu "
+		 "cache_refills=%llu cache_batches=%llu",
+		 run->workload->name, run->policy->name, memory_names[run->memory], collapse_names[run->collapse], measure_cpus(), run->n,
 		 phase_names[phase], ULL(s->map.direct_map_4k / (4 * KIB)), ULL(s->map.direct_map_2m / (2 * MIB)),
 		 ULL(s->map.direct_map_1g / GIB), ULL(s->map.fewest_leaves),
 		 ULL(s->map.direct_map_level2_splits - b->map.direct_map_level2_splits),
@@ -287,27 +349,47 @@ static void write_phase(const struct lab_run *run, enum lab_phase phase)
 		 ULL(s->tlb.nr_tlb_local_flush_all - b->tlb.nr_tlb_local_flush_all),
 		 ULL(s->tlb.nr_tlb_local_flush_one - b->tlb.nr_tlb_local_flush_one),
 		 ULL(s->tlb.nr_tlb_remote_flush - b->tlb.nr_tlb_remote_flush),
-		 ULL(s->tlb.pages_invalidated - b->tlb.pages_invalidated));
+		 ULL(s->tlb.pages_invalidated - b->tlb.pages_invalidated), ULL(refills_at(phase)),
+		 ULL(refill_batches_at(phase)));
 }
 
 static void phase(struct lab_run *run, enum lab_phase which)
 {
 	report_read(&run->states[which]);
+	unmapped_read_stats(&cache_states[which]);
 	report_sample();
 	write_phase(run, which);
+}
+
+/* Gigabytes that were one leaf before, and that a page held now lies in. */
+static u64 gigabytes_entered(const struct lab_run *run)
+{
+	u64 seen[GIGABYTES / 64] = { 0 };
+	u64 n = 0;
+
+	for (u32 slot = 0; slot < run->n; slot++) {
+		u64 g = (u64)run->pfns[slot] >> ORDER_1G;
+
+		if (g >= GIGABYTES || seen[g / 64] >> g % 64 & 1)
+			continue;
+		seen[g / 64] |= BIT(g % 64);
+		n += whole_gigabytes[g / 64] >> g % 64 & 1;
+	}
+	return n;
 }
 
 void lab_peak(struct lab_run *run)
 {
 	phase(run, LAB_PEAK);
+	entered_at_peak = gigabytes_entered(run);
 }
 
 static void write_costs(struct lab_run *run, struct result *result)
 {
 	char more[120];
 
-	fmt_print(more, sizeof(more), "policy=%s workload=%s collapse=%s pages=%u", run->policy->name,
-		  run->workload->name, collapse_names[run->collapse], run->n);
+	fmt_print(more, sizeof(more), "policy=%s workload=%s memory=%s collapse=%s pages=%u", run->policy->name,
+		  run->workload->name, memory_names[run->memory], collapse_names[run->collapse], run->n);
 	for (unsigned op = 0; op < LAB_OPS; op++) {
 		if (!run->samples[op].nr)
 			continue;
@@ -326,11 +408,108 @@ static void same_map(const struct report_state *got, const struct report_state *
 	CHECK_EQ(got->direct_tables, want->direct_tables);
 }
 
+static u64 splits_of(const struct directmap_stats *m)
+{
+	return m->direct_map_level2_splits + m->direct_map_level3_splits;
+}
+
 /* Each split makes 512 leaves of one and takes a table, each collapse undoes that. */
 static void leaves_add_up(const struct report_state *before, const struct report_state *s, u64 splits, u64 collapses_)
 {
 	CHECK_EQ(s->map.leaves, before->map.leaves + (splits - collapses_) * (PT_ENTRIES - 1));
 	CHECK_EQ(s->direct_tables, before->direct_tables + splits - collapses_);
+}
+
+static u64 blocks_of(u64 pages, unsigned order)
+{
+	return (pages + BIT(order) - 1) >> order;
+}
+
+/* Blocks of this order that could be had, before. */
+static bool enough_blocks(unsigned order, u64 need)
+{
+	/* One more of 2 MiB: the page tables have to come from somewhere. */
+	return blocks_before[order == ORDER_1G] >= need + (order == ORDER_2M);
+}
+
+/*
+ * The order of the blocks that the row can be served with alone; 0: there are not enough of them, and the cache has to
+ * fall back.
+ */
+static unsigned blocks_for(const struct lab_run *run)
+{
+	if (run->policy->cache == UNMAPPED_1G && enough_blocks(ORDER_1G, blocks_of(run->n, ORDER_1G)))
+		return ORDER_1G;
+	return enough_blocks(ORDER_2M, blocks_of(run->n, ORDER_2M)) ? ORDER_2M : 0;
+}
+
+static const struct result *find_result(const struct lab_run *run, const struct lab_policy *policy)
+{
+	for (unsigned i = 0; i < nr_results; i++) {
+		const struct result *r = &results[i];
+
+		if (r->workload == run->workload && r->n == run->n && r->memory == run->memory &&
+		    r->collapse == run->collapse && r->policy == policy)
+			return r;
+	}
+	return NULL;
+}
+
+/*
+ * With enough free blocks: none of them is split, one leaf and one flush is spent on each, and a gigabyte is split only to
+ * get at its blocks. All the flushes of taking pages are counted, not those only that the cache knows of.
+ */
+static void check_whole_blocks(const struct lab_run *run, unsigned order)
+{
+	const struct report_state *b = &run->states[LAB_BEFORE], *p = &run->states[LAB_PEAK];
+	u64 need = blocks_of(run->n, order);
+	u64 splits3 = p->map.direct_map_level3_splits - b->map.direct_map_level3_splits;
+
+	CHECK_EQ(p->map.direct_map_level2_splits, b->map.direct_map_level2_splits);
+	CHECK_EQ(refills_at(LAB_PEAK), need);
+	CHECK_EQ(cache_states[LAB_PEAK].refills[order] - cache_states[LAB_BEFORE].refills[order], need);
+	CHECK_EQ(refill_batches_at(LAB_PEAK), need);
+	CHECK_EQ(run->tlb[LAB_TAKE][1].batches - run->tlb[LAB_TAKE][0].batches, need);
+	CHECK_EQ(run->tlb[LAB_PAIR][1].batches, run->tlb[LAB_PAIR][0].batches);
+	CHECK_EQ(splits3, order == ORDER_1G ? 0 : entered_at_peak);
+}
+
+/*
+ * No block is free: what there is has to be split, and never more of it than by taking frames one by one. Of a few pages
+ * chance decides (whether the first one lies in a gigabyte that is split already): there, no piece splits more than
+ * the leaf it lies in and the gigabyte around.
+ */
+static void check_fallback(const struct lab_run *run)
+{
+	const struct result *r = find_result(run, &lab_policies[LAB_SCATTERED]);
+	const struct report_state *b = &run->states[LAB_BEFORE], *p = &run->states[LAB_PEAK];
+
+	CHECK(p->map.direct_map_level2_splits - b->map.direct_map_level2_splits <= refills_at(LAB_PEAK));
+	CHECK(p->map.direct_map_level3_splits - b->map.direct_map_level3_splits <= refills_at(LAB_PEAK));
+	if (run->n < FALLBACK_PAGES)
+		return;
+	if (!r) {
+		test_note("the row of scattered has not run: nothing to compare with");
+		return;
+	}
+	CHECK(splits_of(&p->map) - splits_of(&b->map) <=
+	      splits_of(&r->states[LAB_PEAK].map) - splits_of(&r->states[LAB_BEFORE].map));
+}
+
+static void check_cache(const struct lab_run *run)
+{
+	unsigned order = blocks_for(run);
+
+	if (run->policy->cache == UNMAPPED_OFF) {
+		CHECK_EQ(refills_at(LAB_AFTER), 0);
+		return;
+	}
+	CHECK_EQ(cache_states[LAB_AFTER].bytes, 0);
+	CHECK_EQ(cache_states[LAB_AFTER].bad_frees, cache_states[LAB_BEFORE].bad_frees);
+	if (order)
+		check_whole_blocks(run, order);
+	else
+		check_fallback(run);
 }
 
 static void check_row(const struct lab_run *run)
@@ -342,8 +521,9 @@ static void check_row(const struct lab_run *run)
 	u64 collapses3 = a->map.direct_map_level3_collapses - b->map.direct_map_level3_collapses;
 
 	leaves_add_up(b, a, splits2 + splits3, collapses2 + collapses3);
-	if (run->n >= 64)
+	if (run->n >= 64 && run->memory != LAB_FRESH)
 		CHECK(splits2 > 0);	/* frames drawn at random cannot all lie at ragged edges */
+	check_cache(run);
 	if (run->collapse == PT_COLLAPSE_OFF) {
 		CHECK_EQ(collapses2 + collapses3, 0);
 		return;
@@ -355,26 +535,39 @@ static void check_row(const struct lab_run *run)
 
 /* ---- rows ---- */
 
+static unsigned settings_of(const struct lab_workload *w)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(settings); i++)
+		n += w->memories >> settings[i].memory & 1;
+	return n;
+}
+
 static void find_row(unsigned row, struct lab_run *run)
 {
-	unsigned i = row / ARRAY_SIZE(collapses) / lab_nr_policies;
 	const struct lab_workload *w = lab_workloads;
+	const struct setting *s = settings;
+	unsigned nr;
 
-	while (i >= w->nr_sizes)
-		i -= w++->nr_sizes;
+	for (; row >= w->nr_sizes * (nr = settings_of(w)); w++)
+		row -= w->nr_sizes * nr;
 	run->workload = w;
-	run->n = w->sizes[i];
-	run->policy = &lab_policies[row / ARRAY_SIZE(collapses) % lab_nr_policies];
-	run->collapse = collapses[row % ARRAY_SIZE(collapses)];
+	run->n = w->sizes[row / nr];
+	for (unsigned i = row % nr; i || !(w->memories >> s->memory & 1); s++)
+		i -= w->memories >> s->memory & 1;
+	run->memory = s->memory;
+	run->policy = &lab_policies[s->policy];
+	run->collapse = s->collapse;
 }
 
 static unsigned count_rows(void)
 {
-	unsigned sizes = 0;
+	unsigned rows = 0;
 
 	for (unsigned i = 0; i < lab_nr_workloads; i++)
-		sizes += lab_workloads[i].nr_sizes;
-	return sizes * lab_nr_policies * (unsigned)ARRAY_SIZE(collapses);
+		rows += lab_workloads[i].nr_sizes * settings_of(&lab_workloads[i]);
+	return rows;
 }
 
 static void name_row(unsigned row, char *buf, size_t size)
@@ -382,7 +575,8 @@ static void name_row(unsigned row, char *buf, size_t size)
 	struct lab_run run;
 
 	find_row(row, &run);
-	fmt_print(buf, size, "%s.%s.%s.n%u", run.workload->name, run.policy->name, collapse_names[run.collapse], run.n);
+	fmt_print(buf, size, "%s.%s.%s.%s.n%u", run.workload->name, memory_names[run.memory], run.policy->name,
+		  collapse_names[run.collapse], run.n);
 }
 
 /* Everything collapsed that can be, whatever the policy is. */
@@ -404,6 +598,34 @@ static void seed_row(struct lab_run *run)
 	run->rng = (struct rng){ test_seed ^ hash };
 }
 
+static bool note_leaf(void *arg, u64 va, unsigned level, pte_t leaf, u64 effective)
+{
+	u64 g = phys_to_pfn(pte_leaf_pa(leaf, level)) >> ORDER_1G;
+
+	(void)arg;
+	(void)va;
+	(void)effective;
+	if (level == PT_1G && g < GIGABYTES)
+		whole_gigabytes[g / 64] |= BIT(g % 64);
+	return true;
+}
+
+/* What whole blocks there are, free ones and leaves. */
+static void note_blocks(void)
+{
+	struct buddy_stats b;
+
+	buddy_drain();
+	buddy_read_stats(&b);
+	blocks_before[0] = 0;
+	for (unsigned o = ORDER_2M; o <= ORDER_MAX; o++)
+		blocks_before[0] += b.blocks[o] << (o - ORDER_2M);
+	blocks_before[1] = b.blocks[ORDER_1G];
+	memset(whole_gigabytes, 0, sizeof(whole_gigabytes));
+	pt_for_each_leaf(&kernel_space, kernel_space.direct, note_leaf, NULL);
+	entered_at_peak = 0;
+}
+
 static void run_row(struct lab_run *run, u64 free_frames)
 {
 	struct result *result = &results[MIN(nr_results, RESULTS_MAX - 1)];
@@ -412,17 +634,21 @@ static void run_row(struct lab_run *run, u64 free_frames)
 	seed_row(run);
 	mark = rng_next(&run->rng) | 1;
 	pt_set_policy(&kernel_space, run->collapse);
-	held = hold_all(mark);
-	if (CHECK(held >= free_frames))
-		free_some(&run->rng, mark, free_frames);
+	if (run->memory != LAB_FRESH) {
+		held = hold_all(mark);
+		if (CHECK(held >= free_frames))
+			free_some(&run->rng, mark, free_frames);
+	}
+	note_blocks();
 	phase(run, LAB_BEFORE);
 	run->workload->run(run);
+	unmapped_shrink(UNMAPPED_ALL);
 	pt_settle(&kernel_space);
 	phase(run, LAB_AFTER);
 	free_all(mark);
 	write_costs(run, result);
 	check_row(run);
-	*result = (struct result){ run->workload, run->policy, run->collapse, run->n,
+	*result = (struct result){ run->workload, run->policy, run->memory, run->collapse, run->n,
 				   { run->states[0], run->states[1], run->states[2] },
 				   { result->cost[0], result->cost[1], result->cost[2], result->cost[3] } };
 	nr_results = MIN(nr_results + 1, RESULTS_MAX);
@@ -432,6 +658,7 @@ TEST_ROWS(lab, row, "PT2 PT4 RP1", TEST_FIGURES, count_rows, name_row)
 {
 	struct lab_run run = { .pfns = pfns };
 	enum pt_collapse_policy policy = kernel_space.policy;
+	enum unmapped_mode mode = unmapped_mode();
 	struct report_state start;
 	struct buddy_stats b;
 	u64 free_frames;
@@ -445,8 +672,10 @@ TEST_ROWS(lab, row, "PT2 PT4 RP1", TEST_FIGURES, count_rows, name_row)
 		SKIP("n=%u, the limit here is %u", run.n, lab_pages_limit);
 	if (pt_bbm > 0 || (pt_bbm < 0 && arch_mm.bbm == ARCH_BBM_ALL))
 		SKIP("break-before-make refuses frames beside what it runs on: not every frame can be taken");
-	free_frames = run.n + table_frames();
 	buddy_read_stats(&b);
+	free_frames = run.n + table_frames();
+	if (run.memory == LAB_UNMOVABLE)
+		free_frames = MAX(free_frames, b.free / UNMOVABLE_SHARE);
 	if (free_frames > b.free / 4)
 		SKIP("n=%u takes %llu scattered free frames, that is more than a quarter of %llu", run.n,
 		     ULL(free_frames), ULL(b.free));
@@ -454,7 +683,10 @@ TEST_ROWS(lab, row, "PT2 PT4 RP1", TEST_FIGURES, count_rows, name_row)
 	repair();
 	report_read(&start);
 	same_map(&start, report_before());
+	if (run.policy->cache != UNMAPPED_OFF)
+		REQUIRE(unmapped_set_mode(run.policy->cache) == 0);
 	run_row(&run, free_frames);
+	CHECK_EQ(unmapped_set_mode(mode), 0);
 	repair();
 	report_read(&start);
 	same_map(&start, report_before());
@@ -470,14 +702,15 @@ TEST_FLAGS(lab, every_row_has_room_for_its_result, "", TEST_FIGURES)
 
 static bool same_group(const struct result *a, const struct result *b)
 {
-	return a->workload == b->workload && a->n == b->n;
+	return a->workload == b->workload && a->n == b->n && a->memory == b->memory;
 }
 
 static void write_heading(const struct result *r)
 {
 	struct report_line line = { .length = 0 };
 
-	line_add(&line, "%s, n = %u: %s", r->workload->name, r->n, r->workload->about);
+	line_add(&line, "%s, n = %u, %s memory: %s", r->workload->name, r->n, memory_names[r->memory],
+		 r->workload->about);
 	line_write(&line);
 	line_add(&line, "  %-20s%8s%10s%10s%10s %8s%10s%8s%9s", "policy", "before", "peak", "fewest", "after", "splits",
 		 "collapses", "tables", "flushes");
@@ -485,11 +718,6 @@ static void write_heading(const struct result *r)
 		if (r->cost[op].nr && measure_cpus() == 1)
 			line_add(&line, "%10s", op_names[op]);
 	line_write(&line);
-}
-
-static u64 splits_of(const struct directmap_stats *m)
-{
-	return m->direct_map_level2_splits + m->direct_map_level3_splits;
 }
 
 static u64 collapses_of(const struct directmap_stats *m)

@@ -2,12 +2,13 @@
 /*
  * The lab: workloads times policies, each from the same start, so that what they do to the direct map can be put
  * side by side. A workload is a row of lab_workloads[] (workloads.c), a mechanism a row of lab_policies[]
- * (policies.c); lab.c crosses them with collapse=off, deferred and eager, makes each crossing a test, and prints
- * `# lab` and `# cost` lines and the table of the summary.
+ * (policies.c); lab.c says in which memory and under which collapse policy each of them runs (settings[]), makes each
+ * crossing a test, and prints `# lab` and `# cost` lines and the table of the summary.
  *
  * A row of the lab:
  *	settled (the leaves of the start, asserted) → memory aged → phase "before" → the workload takes pages, phase
- *	"peak", gives them back → settle, phase "after" → memory released → leaves and tables compared
+ *	"peak", gives them back → the cache of the mechanism emptied, settle, phase "after" → memory released → leaves
+ *	and tables compared
  */
 #ifndef TESTS_LAB_LAB_H
 #define TESTS_LAB_LAB_H
@@ -15,6 +16,7 @@
 #include "kernel/base/rng.h"
 #include "mm/page.h"
 #include "mm/pgtable.h"
+#include "mm/unmapped.h"
 #include "tests/lab/measure.h"
 #include "tests/report.h"
 
@@ -42,6 +44,14 @@ enum lab_op {
 	LAB_OPS,
 };
 
+/* What free memory looks like when a row begins. */
+enum lab_memory {
+	LAB_FRESH,	/* as it is */
+	LAB_AGED,	/* single frames at random, just enough of them: no block is free */
+	LAB_UNMOVABLE,	/* one frame in eight at random, the others held: plenty, and rarely two that are neighbours */
+	LAB_MEMORIES,
+};
+
 enum lab_phase {
 	LAB_BEFORE,
 	LAB_PEAK,
@@ -57,6 +67,7 @@ struct lab_policy {
 	const char *about;			/* one line for the summary */
 	struct page *(*take)(void);		/* NULL: no memory */
 	int (*give)(struct page *page);		/* 0, or a negative errno: the page is lost */
+	enum unmapped_mode cache;		/* of the unmapped cache meanwhile; UNMAPPED_OFF: not used */
 };
 
 struct lab_workload {
@@ -64,11 +75,16 @@ struct lab_workload {
 	const char *about;
 	const u32 *sizes;			/* the n of its rows */
 	u32 nr_sizes;
-	void (*run)(struct lab_run *run);	/* in aged memory; everything given back at its end */
+	u32 memories;				/* bit m: it runs in memory m */
+	void (*run)(struct lab_run *run);	/* everything given back at its end */
 };
 
+enum lab_policy_row {
+	LAB_SCATTERED,
+	LAB_UNMAPPED_2M,
+	LAB_UNMAPPED_1G,
+};
 extern const struct lab_policy lab_policies[];
-extern const unsigned lab_nr_policies;
 extern const struct lab_workload lab_workloads[];
 extern const unsigned lab_nr_workloads;
 
@@ -76,6 +92,7 @@ extern const unsigned lab_nr_workloads;
 struct lab_run {
 	const struct lab_workload *workload;
 	const struct lab_policy *policy;
+	enum lab_memory memory;
 	enum pt_collapse_policy collapse;
 	u32 n;
 	struct rng rng;
@@ -87,7 +104,7 @@ struct lab_run {
 
 /*
  * For workloads: many operations of one kind, each measured, and checked outside the measured part (a page is absent
- * from the direct map after take, present and writable after give). run->pfns[] lists what is held, from slot 0 on.
+ * from the direct map after take; after give it is writable there, or a cache has it). run->pfns[] lists what is held, from slot 0 on.
  */
 u32 lab_take(struct lab_run *run, u32 n);		/* returns how many were to be had; less than n is a failure */
 bool lab_alias(struct lab_run *run, u32 n);		/* each of the first n */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The workloads, a row each. They run in aged memory (lab.c), seeded, and give back all they took.
+ * The workloads, a row each. They are seeded, and give back all they took.
  */
+#include "kernel/base/bits.h"
 #include "tests/lab/lab.h"
 
 #define CHURN_PAGES 2048u
@@ -29,11 +30,14 @@ static void run_churn(struct lab_run *run)
 
 static const u32 pages_sizes[] = { 1, 64, 512, 4096, LAB_PAGES_MAX };
 static const u32 churn_sizes[] = { CHURN_PAGES };
+static const u32 unmovable_sizes[] = { 1536 };
 
 const struct lab_workload lab_workloads[] = {
 	{ "pages", "n pages are taken one by one, each is written through an alias; all are given back", pages_sizes,
-	  ARRAY_SIZE(pages_sizes), run_pages },
+	  ARRAY_SIZE(pages_sizes), BIT(LAB_FRESH) | BIT(LAB_AGED), run_pages },
 	{ "churn", "n pages are taken; 20000 times one is given back and another taken; all are given back",
-	  churn_sizes, ARRAY_SIZE(churn_sizes), run_churn },
+	  churn_sizes, ARRAY_SIZE(churn_sizes), BIT(LAB_FRESH) | BIT(LAB_AGED), run_churn },
+	{ "unmovable", "n pages are taken among single pages that stay where they are; all are given back",
+	  unmovable_sizes, ARRAY_SIZE(unmovable_sizes), BIT(LAB_UNMOVABLE), run_pages },
 };
 const unsigned lab_nr_workloads = ARRAY_SIZE(lab_workloads);
