@@ -75,9 +75,17 @@ void *memset(void *dst, int c, size_t n)
 	u8 *p = dst;
 
 	for (; n >= 8 * WORD; n -= 8 * WORD, p += 8 * WORD) {
-		p = hide(p);
-		for (unsigned i = 0; i < 8; i++)
-			((word_t *)p)[i] = pattern;
+		word_t *w = hide(p);
+
+		/* Written out: the compiler does not unroll this loop. */
+		w[0] = pattern;
+		w[1] = pattern;
+		w[2] = pattern;
+		w[3] = pattern;
+		w[4] = pattern;
+		w[5] = pattern;
+		w[6] = pattern;
+		w[7] = pattern;
 	}
 	while (n--) {
 		p = hide(p);
@@ -90,6 +98,13 @@ int memcmp(const void *a, const void *b, size_t n)
 {
 	const u8 *p = a, *q = b;
 
+	for (; n >= 8 * WORD; n -= 8 * WORD, p += 8 * WORD, q += 8 * WORD) {
+		const word_t *v = (const word_t *)p, *w = (const word_t *)q;
+
+		if (v[0] != w[0] || v[1] != w[1] || v[2] != w[2] || v[3] != w[3] || v[4] != w[4] || v[5] != w[5] ||
+		    v[6] != w[6] || v[7] != w[7])
+			break;
+	}
 	for (; n >= WORD && *(const word_t *)p == *(const word_t *)q; n -= WORD) {
 		p += WORD;
 		q += WORD;
