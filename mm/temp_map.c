@@ -148,7 +148,8 @@ void temp_map_begin(struct temp_map *t, const pfn_t *pfns, unsigned nr, bool wri
 /* Loading the old root would forget it today. With PCIDs it would not, and where this root stays loaded it does not. */
 static inline void close_page(pte_t *slot, u64 va)
 {
-	arch_pte_store(slot, (pte_t){ 0 }, PT_4K);
+	if (!PLANTED(PLANT_TEMP_LEFT_MAPPED))
+		arch_pte_store(slot, (pte_t){ 0 }, PT_4K);
 	if (!PLANTED(PLANT_TEMP_NO_FLUSH))
 		arch_tlb_flush_page(va);
 }
