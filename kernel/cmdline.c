@@ -42,7 +42,11 @@ static const struct choice panic_words[] = { { "assert", PANIC_ASSERT },
 					     { "nested", PANIC_NESTED },
 					     { 0 } };
 static const struct choice um_words[] = { { "2m", UNMAPPED_2M }, { "1g", UNMAPPED_1G }, { "off", UNMAPPED_OFF }, { 0 } };
-static const struct choice execmem_words[] = { { "pages", 0 }, { "pack", 0 }, { "huge", 0 }, { "huge+tail", 0 }, { 0 } };
+static const struct choice execmem_words[] = { { "pages", EXECMEM_PAGES },
+					       { "pack", EXECMEM_PACK },
+					       { "huge", EXECMEM_HUGE },
+					       { "huge+tail", EXECMEM_HUGE_TAIL },
+					       { 0 } };
 static const struct choice ptprot_words[] = { { "off", 0 }, { "readonly", 0 }, { "pks", 0 }, { 0 } };
 
 static const struct key_row keys[] = {
@@ -57,9 +61,9 @@ static const struct key_row keys[] = {
 	{ "soak", KEY_BOOL, on_off, offsetof(struct cmdline, soak) },
 	{ "panic", KEY_CHOICE, panic_words, offsetof(struct cmdline, panic) },
 	{ "um", KEY_CHOICE, um_words, offsetof(struct cmdline, um) },
-	{ "execmem", KEY_LATER, execmem_words, 0 },
+	{ "execmem", KEY_CHOICE, execmem_words, offsetof(struct cmdline, execmem) },
+	{ "kaslr", KEY_BOOL, on_off, offsetof(struct cmdline, kaslr) },
 	{ "ptprot", KEY_LATER, ptprot_words, 0 },
-	{ "kaslr", KEY_LATER, on_off, 0 },
 	{ "cpus", KEY_LATER, NULL, 0 },
 	{ "trace", KEY_LATER, NULL, 0 },
 	{ "logs", KEY_LATER, on_off, 0 },
@@ -161,7 +165,7 @@ unsigned cmdline_parse(struct cmdline *out, const char *text)
 	unsigned complaints = 0;
 
 	*out = (struct cmdline){ .bbm = -1, .lab = LAB_FULL, .end = END_EXIT, .collapse = PT_COLLAPSE_EAGER,
-				.um = UNMAPPED_2M };
+				 .um = UNMAPPED_2M, .execmem = EXECMEM_HUGE, .kaslr = true };
 	while (*text) {
 		char word[2 * CMDLINE_TEXT];
 		size_t n = 0;

@@ -14,12 +14,14 @@
  *	bbm=on|off		break-before-make; left out: as the CPU's errata ask
  *	debug=on|off		check every store and every table
  *	soak=on|off		the long version of the tests
+ *	execmem=pages|pack|huge|huge+tail
+ *				how executable memory is handed out (mm/execmem.h); default huge
+ *	kaslr=on|off		off: executable memory at the same addresses on every boot
  *	panic=assert|fault|overflow|nested
  *				crash on purpose once everything is up: this is how panics are tested
  *
  * Accepted, with a line in the log that they have no effect yet, because what they choose comes later:
- *	execmem=pages|pack|huge|huge+tail  ptprot=off|readonly|pks  kaslr=on|off  cpus=N  trace=…
- *	logs=on|off
+ *	ptprot=off|readonly|pks  cpus=N  trace=…  logs=on|off
  *
  * A key given twice counts as it is given last. An unknown key or a bad value is named in the log and fails
  * nothing.
@@ -28,6 +30,7 @@
 #define KERNEL_CMDLINE_H
 
 #include "kernel/base/types.h"
+#include "mm/execmem.h"
 #include "mm/pgtable.h"
 #include "mm/unmapped.h"
 
@@ -44,11 +47,13 @@ struct cmdline {
 	bool seed_given;
 	bool debug;
 	bool soak;
+	bool kaslr;			/* default on */
 	i32 bbm;			/* -1 as the errata ask, 0 off, 1 on: pt_bbm */
 	u32 lab;			/* enum cmdline_lab; default full */
 	u32 end;			/* enum cmdline_end */
 	u32 collapse;			/* enum pt_collapse_policy; default eager */
 	u32 um;				/* enum unmapped_mode; default 2m */
+	u32 execmem;			/* enum execmem_policy; default huge */
 	u32 panic;			/* enum cmdline_panic */
 };
 

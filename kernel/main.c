@@ -17,6 +17,7 @@
 #include "kernel/cmdline.h"
 #include "kernel/console.h"
 #include "kernel/efi_runtime.h"
+#include "kernel/execmem_init.h"
 #include "kernel/exit.h"
 #include "kernel/memory.h"
 #include "kernel/panic.h"
@@ -79,6 +80,11 @@ static void init_memory(void)
 	memory_init(loader_info);
 }
 
+static void init_execmem(void)
+{
+	execmem_boot(&boot_info);
+}
+
 static void init_screen(void)
 {
 	console_init_screen(&boot_info.framebuffer);
@@ -121,6 +127,7 @@ static const struct init_step early_steps[] = {
 };
 
 static const struct init_step late_steps[] = {
+	{ "executable memory", init_execmem },
 	{ "screen", init_screen },
 	{ "EFI runtime", init_efi_runtime },
 	{ "interrupts", init_interrupts },	/* last: nothing arrives, but shootdowns insist on it */

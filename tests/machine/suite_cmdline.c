@@ -30,12 +30,14 @@ TEST(cmdline, defaults)
 	CHECK_EQ(c.collapse, PT_COLLAPSE_EAGER);
 	CHECK_EQ(c.um, UNMAPPED_2M);
 	CHECK_EQ(c.panic, PANIC_NONE);
+	CHECK_EQ(c.execmem, EXECMEM_HUGE);
+	CHECK(c.kaslr);
 }
 
 TEST(cmdline, every_kind_of_key)
 {
 	CHECK_EQ(parse(" suite=trap,cpu.*\tlab=short  seed=0x10 end=poweroff console=com2,9600 collapse=off bbm=off debug=on "
-		       "soak=on um=1g\r\n"),
+		       "soak=on um=1g execmem=huge+tail kaslr=off\r\n"),
 		 0);
 	CHECK(strcmp(c.suite, "trap,cpu.*") == 0);
 	CHECK(strcmp(c.console, "com2,9600") == 0);
@@ -46,6 +48,8 @@ TEST(cmdline, every_kind_of_key)
 	CHECK_EQ(c.collapse, PT_COLLAPSE_OFF);
 	CHECK_EQ(c.bbm, 0);
 	CHECK_EQ(c.um, UNMAPPED_1G);
+	CHECK_EQ(c.execmem, EXECMEM_HUGE_TAIL);
+	CHECK(!c.kaslr);
 	CHECK(c.debug && c.soak);
 }
 
@@ -58,7 +62,7 @@ TEST(cmdline, the_last_word_counts)
 
 TEST(cmdline, keys_of_later_mechanisms_are_accepted)
 {
-	CHECK_EQ(parse("execmem=huge+tail ptprot=pks kaslr=off cpus=4 trace=all logs=on"), 0);
+	CHECK_EQ(parse("ptprot=pks cpus=4 trace=all logs=on"), 0);
 }
 
 TEST(cmdline, bad_words_are_counted_and_change_nothing)
