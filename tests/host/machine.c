@@ -6,9 +6,11 @@
 
 #include "boot/boot_info.h"
 #include "kernel/base/panic.h"
+#include "kernel/base/string.h"
 #include "mm/bootmem.h"
 #include "mm/buddy.h"
 #include "mm/directmap.h"
+#include "mm/execmem.h"
 #include "mm/kernel_map.h"
 #include "mm/pgtable.h"
 #include "mm/temp_map.h"
@@ -230,6 +232,17 @@ static void make_kernel_space(const struct machine *m)
 		must(directmap_add(m->ram[i]), "directmap_add");
 }
 
+/* Behind the image and below it, as kernel/execmem_init.c has it; a quarter of the text is its tail. */
+static void start_execmem(void)
+{
+	u64 size = range_size(machine_image.text), tail = size / 4;
+	struct range preferred = range_len(KERNEL_BASE + 16 * MIB, GIB);
+
+	memset(phys_to_virt(phys(machine_image.text.end - tail)), EXECMEM_INT3, tail);
+	must(execmem_init(preferred, range(KERNEL_BASE - GIB, KERNEL_BASE),
+			  range_len(machine_image.va + size - tail, tail), 0, EXECMEM_HUGE), "execmem_init");
+}
+
 void machine_build(const struct machine *m, u64 seed)
 {
 	machine = m;
@@ -267,6 +280,7 @@ void machine_build(const struct machine *m, u64 seed)
 	pin_image();
 	must(temp_map_init(m->cpus), "temp_map_init");
 	unmapped_init(UNMAPPED_2M);
+	start_execmem();
 	host.speculation = true;
 	pt_checks = true;
 }

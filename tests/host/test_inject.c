@@ -12,6 +12,7 @@
 #include "kernel/base/fmt.h"
 #include "mm/buddy.h"
 #include "mm/directmap.h"
+#include "mm/execmem.h"
 #include "mm/kernel_map.h"
 #include "mm/set_memory.h"
 #include "mm/temp_map.h"
@@ -309,6 +310,22 @@ static void page_given_back(void)
 	CHECK_EQ(unmapped_check(), 0);
 }
 
+static void execmem_pages_first(void)
+{
+	CHECK_EQ(execmem_set_policy(EXECMEM_PAGES), 0);
+}
+
+static int execmem_pages(void)
+{
+	return pointer(execmem_alloc(EXECMEM_TEXT, 5 * PAGE_SIZE, 0));
+}
+
+static void undo_execmem(void)
+{
+	execmem_free(s.p);
+	CHECK_EQ(execmem_set_policy(EXECMEM_HUGE), 0);
+}
+
 static const struct operation {
 	const char *name;
 	void (*first)(void);	/* may be NULL; undone by undo too, which runs either way then */
@@ -339,6 +356,7 @@ static const struct operation {
 	{ "vmalloc.large", NULL, vmalloc_large, undo_vmalloc, 4 },
 	{ "vmap", NULL, vmap_pages, undo_vmap, 1 },
 	{ "ioremap", NULL, ioremap_some, undo_ioremap, 0 },
+	{ "execmem_alloc.pages", execmem_pages_first, execmem_pages, undo_execmem, 5 },
 	{ "temp_map_init", temp_map_reset, roots_made, roots_back, 5 },
 	{ "unmapped_pages_alloc", NULL, page_taken, page_given_back, 1 },
 	{ "unmapped_pages_alloc.single", cache_off, page_taken, page_given_back, 1 },

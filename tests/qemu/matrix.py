@@ -51,6 +51,8 @@ ROWS = [
     Row("no-nx", cpu="max,-nx", append="lab=off"),
     Row("bare", cpu="max,-nx,-pge,-pat,-mtrr,-pdpe1gb,-smep,-smap,-umip", append="lab=off", expect=WITHOUT_1G),
     Row("collapse-off", append="lab=off collapse=off"),
+    # Every fill of a thousand is looked at half-way here.
+    Row("execmem-tail", append="lab=off execmem=huge+tail suite=execmem*,costs.execmem*,image"),
     Row("bbm", append="lab=off bbm=on"),
 
     # Ends of a run.
