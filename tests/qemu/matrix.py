@@ -62,7 +62,7 @@ ROWS = [
 
     # Instructions are counted: two runs are the same run.
     # The goals for instructions are asserted by these.
-    Row("costs", icount=True, memory="4G", append="lab=off suite=costs kaslr=off"),
+    Row("costs", icount=True, memory="4G", append="lab=off suite=costs* kaslr=off"),
     Row("icount", icount=True, append="lab=off suite=pgtable,tlb_batch kaslr=off"),
     Row("icount-again", icount=True, append="lab=off suite=pgtable,tlb_batch kaslr=off", same_as="icount"),
 ]
