@@ -228,8 +228,10 @@ def command(options, medium, folder, qmp_fd):
         args += numa_args(options.numa, parse_size(options.memory), options.cpus)
     if options.icount:
         args += ["-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]
+    # Nothing runs before QMP listens: a machine that resets at once would be gone before it could say why.
+    args += ["-S"]
     if options.debug:
-        args += ["-s", "-S"]
+        args += ["-s"]
     return args + options.extra
 
 
@@ -339,6 +341,8 @@ class Run:
     def _follow(self, process, qmp, log, began):
         try:
             qmp.sendall(b'{"execute":"qmp_capabilities"}\n')
+            if not self.options.debug:      # gdb says when
+                qmp.sendall(b'{"execute":"cont"}\n')
         except OSError:
             pass                    # QEMU refused its arguments and is gone
         streams = {process.stdout: "out", process.stderr: "err", qmp: "qmp"}

@@ -34,8 +34,8 @@ class Run(unittest.TestCase):
             self.assertRegex(text, rf"(?m)^{start}{re.escape(words)}")
 
     def test_mark_and_crlf_run_identically(self):
-        plain = self.boot(b"suite=cmdline,directmap,set_memory lab=off seed=7\n")
-        fancy = self.boot(b"\xef\xbb\xbfsuite=cmdline,directmap,set_memory\r\nlab=off   seed=7\r\n\r\n")
+        plain = self.boot(b"suite=cmdline,directmap,set_memory lab=off seed=7 kaslr=off\n")
+        fancy = self.boot(b"\xef\xbb\xbfsuite=cmdline,directmap,set_memory\r\nlab=off   seed=7\r\nkaslr=off\r\n\r\n")
         first = "# command line: "
         self.assertIn(first, plain)
         self.assertEqual(plain[plain.find(first):].splitlines(), fancy[fancy.find(first):].splitlines())
