@@ -228,8 +228,10 @@ def command(options, medium, folder, qmp_fd):
         args += numa_args(options.numa, parse_size(options.memory), options.cpus)
     if options.icount:
         args += ["-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]
-    # Nothing runs before QMP listens: a machine that resets at once would be gone before it could say why.
-    args += ["-S"]
+    # Nothing runs before QMP listens: a machine that resets at once would be gone before it could say why. Counted runs
+    # start as they always did, so that they stay the same to the digit.
+    if options.debug or not options.icount:
+        args += ["-S"]
     if options.debug:
         args += ["-s"]
     return args + options.extra
@@ -341,7 +343,7 @@ class Run:
     def _follow(self, process, qmp, log, began):
         try:
             qmp.sendall(b'{"execute":"qmp_capabilities"}\n')
-            if not self.options.debug:      # gdb says when
+            if not self.options.debug and not self.options.icount:      # gdb says when
                 qmp.sendall(b'{"execute":"cont"}\n')
         except OSError:
             pass                    # QEMU refused its arguments and is gone
