@@ -262,11 +262,11 @@ TEST_ID(execmem_model, first_fit_beside_best_fit, "XM1")
 
 #define OPS_SAMPLE 6000u
 #define OPS_FULL 1000000u
-#define SEEDS_FULL 10u
+#define SEEDS_FULL 10u			/* all machines together */
 #define OBJECTS 600u
 #define RANGE_SIZE (96 * MIB)		/* of each of the two ranges here: small enough to run out of */
 #define CHUNKS (RANGE_SIZE / EXECMEM_CHUNK)
-#define LOOK_EVERY 500u
+#define LOOK_EVERY 500u			/* in a full run: 5,000 */
 
 struct object {
 	u64 va;
@@ -333,13 +333,13 @@ static void check_bytes(const struct object *o)
 
 static u64 random_size(void)
 {
-	u64 kind = rng_below(&m.rng, 100);
+	u64 kind = rng_below(&m.rng, 1000);
 
-	if (kind < 92)
+	if (kind < 980)
 		return object_size(&m.rng);
-	if (kind < 99)
-		return 1 + rng_below(&m.rng, 300 * KIB);
-	return 1 + rng_below(&m.rng, 9 * MIB);
+	if (kind < 997)
+		return 1 + rng_below(&m.rng, 200 * KIB);
+	return 1 + rng_below(&m.rng, 7 * MIB);
 }
 
 static void op_alloc(struct object *o)
@@ -454,7 +454,7 @@ static void run_policy(u64 ops)
 
 	for (u64 i = 0; i < ops; i++) {
 		step(i < ops / 2 ? OBJECTS : 1 + OBJECTS * (ops - i) / ops);
-		if (i % LOOK_EVERY == 0)
+		if (i % (machine_full ? 10 * LOOK_EVERY : LOOK_EVERY) == 0)
 			look();
 	}
 	look();
@@ -499,15 +499,16 @@ TEST_ID(execmem_model, random_operations, "XM1 XM2 XM3 XM4 XM5 PT5")
 {
 	enum pt_collapse_policy collapse = fixture_policy(PT_COLLAPSE_EAGER);
 	u64 ops = machine_full ? OPS_FULL : OPS_SAMPLE, warnings = log_warnings;
-	unsigned seeds = machine_full ? SEEDS_FULL : 1;
+	unsigned first = machine_full ? (unsigned)(machine - machines) : 0;
+	unsigned last = machine_full ? SEEDS_FULL : 1, seeds = 0;
 	struct rng rng = test_rng();
 	bool silent = log_silent;
 
 	for (unsigned i = 0; i < 3; i++)
 		m.owner[i] = calloc(CHUNKS, sizeof(u32));
 	log_silent = true;	/* regions that wait for a table are named, a thousand times */
-	for (unsigned i = 0; i < seeds; i++)
-		run_seed(rng_next(&rng), ops);
+	for (unsigned i = first; i < last; i += nr_machines, seeds++)
+		run_seed(rng_next(&rng) + i, ops);
 	log_silent = silent;
 	log_warnings = warnings;
 	for (unsigned i = 0; i < 3; i++)
