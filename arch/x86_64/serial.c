@@ -71,9 +71,11 @@ bool serial_init(struct serial *serial, u16 port, u32 baud)
 
 static bool wait_empty(struct serial *serial)
 {
-	for (u32 i = 0; i < WAIT_READS; i++)
+	for (u32 i = 0; i < WAIT_READS; i++) {
+		serial->reads++;
 		if (uart_read(serial, UART_LSR) & LSR_EMPTY)
 			return true;
+	}
 	serial->stuck = true;
 	return false;
 }

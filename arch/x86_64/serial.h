@@ -9,6 +9,7 @@ struct serial {
 	u16 port;
 	u8 fifo;	/* bytes that may be written once the transmitter is empty */
 	bool stuck;	/* it did not take a byte in time: nothing is sent to it any more */
+	u32 reads;	/* of its line status, while waiting */
 };
 
 #define SERIAL_BAUD_MAX 115200u
