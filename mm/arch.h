@@ -131,4 +131,10 @@ void arch_zero_page(void *page);
 /* Makes this CPU forget instructions fetched before (CPUID or the like; SDM 3A 9.1.3). */
 void arch_core_serialise(void);
 
+/*
+ * The same on every CPU of `cpus` but this one; returns when all have. Task context, interrupts on, no spinlock held (asserted).
+ * CPUs that do not answer in time are taken out of the online mask and added to *dead.
+ */
+void arch_core_serialise_all(const cpumask_t *cpus, cpumask_t *dead);
+
 #endif

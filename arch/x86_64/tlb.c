@@ -64,3 +64,11 @@ void arch_rendezvous_flush(void)
 {
 	arch_tlb_flush_all();
 }
+
+void arch_core_serialise_all(const cpumask_t *cpus, cpumask_t *dead)
+{
+	(void)dead;
+	for_each_cpu(cpu, cpus)
+		if (cpu != arch_this_cpu()->id)
+			panic("CPU %u, which was never started, is asked to serialise", cpu);
+}

@@ -95,4 +95,7 @@ u64 arch_cycles(void);
 struct trap_frame;
 __noreturn void kernel_trap(const struct trap_frame *frame, u64 fault_va);
 
+/* The alarm of this CPU (arch/x86_64/timer.h) has gone off. IRQ context; it may arm the next one. kernel/thread.c has it. */
+void kernel_timer(void);
+
 #endif

@@ -338,6 +338,24 @@ void arch_core_serialise(void)
 	host.serialisations++;
 }
 
+void arch_core_serialise_all(const cpumask_t *targets, cpumask_t *dead)
+{
+	u32 me = host.cpu;
+
+	for_each_cpu(cpu, targets) {
+		if (cpu == me)
+			continue;
+		if (cpumask_has(&host.deaf, cpu)) {
+			cpumask_clear(&host.online, cpu);
+			cpumask_set(dead, cpu);
+			continue;
+		}
+		host_cpu_set(cpu);
+		arch_core_serialise();
+		host_cpu_set(me);
+	}
+}
+
 /* The simulation's own points in time, and its findings. */
 
 void host_tick(u64 va)

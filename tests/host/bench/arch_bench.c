@@ -202,6 +202,12 @@ void arch_core_serialise(void)
 {
 }
 
+void arch_core_serialise_all(const cpumask_t *cpus, cpumask_t *dead)
+{
+	(void)cpus;
+	(void)dead;
+}
+
 /* kernel/base/log.h, panic.h: standard error */
 
 static void __printf(2, 0) say(const char *lead, const char *fmt, va_list args)
