@@ -10,6 +10,7 @@
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/interrupts.h"
 #include "arch/x86_64/stack.h"
+#include "kernel/acpi_init.h"
 #include "kernel/base/arch_cpu.h"
 #include "kernel/base/log.h"
 #include "kernel/base/panic.h"
@@ -85,6 +86,11 @@ static void init_execmem(void)
 	execmem_boot(&boot_info);
 }
 
+static void init_acpi(void)
+{
+	acpi_init(&boot_info);
+}
+
 static void init_screen(void)
 {
 	console_init_screen(&boot_info.framebuffer);
@@ -128,6 +134,7 @@ static const struct init_step early_steps[] = {
 
 static const struct init_step late_steps[] = {
 	{ "executable memory", init_execmem },
+	{ "ACPI tables", init_acpi },
 	{ "screen", init_screen },
 	{ "EFI runtime", init_efi_runtime },
 	{ "interrupts", init_interrupts },	/* last: nothing arrives, but shootdowns insist on it */
