@@ -183,6 +183,12 @@ static __always_inline void insn_hlt(void)
 	__asm__ volatile("hlt" : : : "memory");
 }
 
+/* Interrupts on and halt, with none in between: STI holds them off for one instruction (SDM 2B, STI). */
+static __always_inline void insn_sti_hlt(void)
+{
+	__asm__ volatile("sti; hlt" : : : "memory");
+}
+
 static __always_inline void insn_pause(void)
 {
 	__asm__ volatile("pause");

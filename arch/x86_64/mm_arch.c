@@ -5,6 +5,7 @@
  */
 #include "mm/arch.h"
 
+#include "arch/x86_64/context.h"
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/insn.h"
 #include "arch/x86_64/percpu.h"
@@ -106,7 +107,7 @@ static bool cpu_uses(const struct cpu_local *local, struct range va)
  */
 bool arch_range_pinned(struct range va)
 {
-	if (range_overlaps(va, range((u64)_text_start, (u64)_bss_end)))
+	if (range_overlaps(va, range((u64)_text_start, (u64)_bss_end)) || context_uses(va))
 		return true;
 	for_each_cpu(cpu, arch_cpus_online())
 		if (cpu_uses(cpu_locals[cpu], va))
