@@ -13,6 +13,7 @@
 #include "mm/temp_map.h"
 #include "mm/unmapped.h"
 #include "mm/vmalloc.h"
+#include "tests/codegen.h"
 #include "tests/fixture.h"
 #include "tests/machine/trial.h"
 #include "tests/suite_execmem.h"
@@ -40,12 +41,6 @@ static u64 direct_of(u64 va)
 
 static u8 code[CODE_MAX];
 
-static u64 emit_u32(u64 at, u32 value)
-{
-	memcpy(code + at, &value, sizeof(value));
-	return at + sizeof(value);
-}
-
 /* The kernel, called back by code that was placed anywhere within reach. */
 static u32 callbacks;
 
@@ -53,48 +48,6 @@ static u32 called_back(u32 value)
 {
 	callbacks++;
 	return value * 3;
-}
-
-/*
- * A function of `size` bytes that lies at va: EAX is computed step by step (SDM 2, opcodes 05 ADD, 35
- * XOR, 2D SUB with imm32), handed to called_back() by a relative call, and returned. *value: what comes
- * out.
- */
-static void emit_function(struct rng *rng, u64 va, u64 size, u32 *value)
-{
-	u32 eax = (u32)rng_next(rng);
-	u64 at = 0;
-
-	code[at++] = 0xb8;				/* mov eax, imm32 */
-	at = emit_u32(at, eax);
-	while (at + 5 + 14 <= size) {
-		u32 imm = (u32)rng_next(rng);
-
-		switch (rng_below(rng, 3)) {
-		case 0:
-			code[at++] = 0x05;
-			eax += imm;
-			break;
-		case 1:
-			code[at++] = 0x35;
-			eax ^= imm;
-			break;
-		default:
-			code[at++] = 0x2d;
-			eax -= imm;
-			break;
-		}
-		at = emit_u32(at, imm);
-	}
-	code[at++] = 0x55;				/* push rbp: the stack is 16-byte aligned at the call */
-	code[at++] = 0x89;				/* mov edi, eax */
-	code[at++] = 0xc7;
-	code[at++] = 0xe8;				/* call rel32 */
-	at = emit_u32(at, (u32)((u64)called_back - (va + at + 4)));
-	code[at++] = 0x5d;				/* pop rbp */
-	code[at++] = 0xc3;				/* ret */
-	memset(code + at, 0x90, size - at);
-	*value = eax * 3;
 }
 
 struct function {
@@ -107,7 +60,8 @@ static bool make_function(struct function *f, struct rng *rng, u64 size)
 	f->va = (u64)execmem_alloc(EXECMEM_TEXT, size, 0);
 	if (!CHECK(f->va != 0))
 		return false;
-	emit_function(rng, f->va, size, &f->value);
+	codegen_function(rng, code, size, f->va, called_back, &f->value);
+	f->value *= 3;
 	return CHECK_EQ(execmem_fill((void *)f->va, code, size), 0) && CHECK_EQ(execmem_seal((void *)f->va), 0);
 }
 
@@ -137,7 +91,7 @@ TEST_ROWS(execmem_cpu, filled_code_runs, "XM2 XM5 XM6", 0, count_policies, name_
 
 	REQUIRE(CHECK_EQ(execmem_set_policy(test_row()), 0));
 	for (unsigned i = 0; i < OBJECTS; i++)
-		if (!make_function(&functions[i], &rng, i % 8 ? 24 + rng_below(&rng, 1500) : 2000 + rng_below(&rng, 14000)))
+		if (!make_function(&functions[i], &rng, i % 8 ? CODEGEN_MIN + rng_below(&rng, 1500) : 2000 + rng_below(&rng, 14000)))
 			return;
 	for (unsigned i = 0; i < OBJECTS; i++)
 		call_function(&functions[i]);
@@ -146,7 +100,7 @@ TEST_ROWS(execmem_cpu, filled_code_runs, "XM2 XM5 XM6", 0, count_policies, name_
 		struct function *f = &functions[rng_below(&rng, OBJECTS)];
 
 		execmem_free((void *)f->va);
-		if (!make_function(f, &rng, 24 + rng_below(&rng, 1500)))
+		if (!make_function(f, &rng, CODEGEN_MIN + rng_below(&rng, 1500)))
 			return;
 		call_function(f);
 	}
