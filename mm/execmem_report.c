@@ -155,7 +155,13 @@ static void check_mapping(struct tally *t, const struct region *r)
 	}
 }
 
-/* Bytes of a region by state; what is free of executable regions is INT3. */
+/* What of a span holds no code: all of it if it is free, else what lies behind the size that was asked for. */
+static struct range codeless(const struct span *s)
+{
+	return range(s->start + (s->state == SPAN_FREE ? 0 : s->asked), s->end);
+}
+
+/* Bytes of a region by state; what holds no code of executable regions is INT3. */
 static bool all_int3(u64 start, u64 end)
 {
 	for (u64 n; start < end; start += n) {
@@ -171,19 +177,19 @@ static bool all_int3(u64 start, u64 end)
 
 static void check_content(struct tally *t, const struct region *r)
 {
-	const struct execmem_params *row = execmem_row(r->type);
+	bool exec = execmem_is_executable(execmem_row(r->type));
 	struct range all = region_range(r);
 	const struct span *s = span_find(&execmem.memory[r->type], all.start);
 	u64 used = 0;
 
 	for (; s && s->start < all.end; s = s->next) {
-		struct range part = range_intersect(range(s->start, s->end), all);
+		struct range part = range_intersect(range(s->start, s->end), all), rest = range_intersect(codeless(s), all);
 
 		t->covered += r->fixed ? 0 : range_size(part);
 		if (s->state != SPAN_FREE)
 			used += range_size(part);
-		else if (execmem_is_executable(row) && row->flags & EXECMEM_PACKED)
-			expect(t, all_int3(part.start, part.end), "free text that is not INT3", part.start);
+		if (exec && s->state != SPAN_BUSY)
+			expect(t, all_int3(rest.start, rest.end), "text that holds no code and is not INT3", rest.start);
 	}
 	expect(t, used == r->used, "a region with a wrong count of bytes in use", all.start);
 	expect(t, used || r->fixed, "an empty region that was not given back", all.start);

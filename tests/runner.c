@@ -16,6 +16,7 @@
 #include "kernel/base/string.h"
 #include "mm/buddy.h"
 #include "mm/directmap.h"
+#include "mm/execmem.h"
 #include "mm/pgtable.h"
 #include "mm/pt_audit.h"
 #include "mm/unmapped.h"
@@ -51,6 +52,7 @@ u64 test_seed = 1;
 void (*test_after)(void);
 
 static struct running *running;
+static u64 windows_at_start;	/* registered windows that are always mapped (EFI's) */
 static u16 all_order[TEST_CASES_MAX];
 
 static void __printf(2, 3) emitf(const struct test_run *run, const char *fmt, ...)
@@ -348,7 +350,16 @@ static void check_machine(void)
 	struct pt_audit audit;
 	unsigned differences = pt_check(&kernel_space);
 	u64 violations = pt_audit(&audit);
+	unsigned faults = execmem_check();
 
+	if (faults)
+		note_failure("execmem_check: %u faults", faults);
+	faults = unmapped_check();
+	if (faults)
+		note_failure("unmapped_check: %u faults", faults);
+	if (audit.windows != windows_at_start)
+		note_failure("pt_audit: %llu pages mapped in registered windows, %llu at the start",
+			     (unsigned long long)audit.windows, (unsigned long long)windows_at_start);
 	if (differences)
 		note_failure("pt_check: %u differences between the tables and what is known of them", differences);
 	if (violations)
@@ -475,8 +486,13 @@ static unsigned count_idle_globs(const struct test_run *run)
 
 unsigned test_run(struct test_run *run)
 {
+	struct pt_audit audit;
 	unsigned suites = 0;
 
+	if (!running) {
+		pt_audit(&audit);
+		windows_at_start = audit.windows;
+	}
 	sort_cases(run);
 	run->totals = (struct test_totals){ 0 };
 	run->top = 0;

@@ -4,10 +4,14 @@
  * compared. A test that should fail and is reported as passed would make every other result worthless.
  */
 #include "kernel/base/fmt.h"
+#include "kernel/base/log.h"
 #include "kernel/base/string.h"
 #include "mm/buddy.h"
 #include "mm/directmap.h"
+#include "mm/execmem_internal.h"
 #include "mm/pgtable.h"
+#include "mm/pt_audit.h"
+#include "tests/fixture.h"
 #include "tests/runner.h"
 #include "tests/test.h"
 
@@ -250,6 +254,39 @@ TEST_ID(runner, damaged_table_fails_the_test, "PT6")
 	root->breaks--;
 	CHECK(said("a.passes: pt_check:"));
 	CHECK_EQ(run_planted(planted, 1, NULL, NULL), 0);
+}
+
+/* A window that stays open is no violation to the audit; the runner wants as many as there were at the start. */
+TEST_ID(runner, window_left_open_fails_the_test, "PT5 XM2")
+{
+	static const struct test_case planted[] = { PLANTED_CASE("a", "passes", 1, planted_pass) };
+	struct fixture_area area;
+	struct range page;
+
+	REQUIRE(fixture_area_get(&area, PAGE_SIZE, PAGE_SIZE));
+	page = range_len(area.va, PAGE_SIZE);
+	CHECK_EQ(fixture_change(PT_OP_MAP, page, fixture_nowhere(), fixture_attrs(), 0), 0);
+	CHECK_EQ(pt_audit_window_add(&kernel_space, page), 0);
+	CHECK_EQ(run_planted(planted, 1, NULL, NULL), 1);
+	CHECK(said("a.passes: pt_audit: "));
+	CHECK(said(" mapped in registered windows, "));
+	pt_audit_window_remove(&kernel_space, page);
+	CHECK_EQ(run_planted(planted, 1, NULL, NULL), 0);
+	fixture_area_put(&area);
+}
+
+/* Executable memory that says of itself what is not true. */
+TEST_ID(runner, damaged_execmem_fails_the_test, "XM1")
+{
+	static const struct test_case planted[] = { PLANTED_CASE("a", "passes", 1, planted_pass) };
+	u64 warnings = log_warnings;
+
+	execmem.live++;
+	CHECK_EQ(run_planted(planted, 1, NULL, NULL), 1);
+	execmem.live--;
+	CHECK(said("a.passes: execmem_check: 1 faults"));
+	CHECK_EQ(run_planted(planted, 1, NULL, NULL), 0);
+	log_warnings = warnings;
 }
 
 TEST(runner, failures_are_written_out_up_to_a_bound)
