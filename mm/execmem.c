@@ -127,10 +127,35 @@ int execmem_init(struct range preferred, struct range fallback, struct range tai
 		.fixed = true,
 	};
 	addresses_reset(ranges, &pool);
-	execmem_types_set_ranges(ranges[0], ranges[1]);
+	for (unsigned type = 0; type < EXECMEM_TYPES; type++)
+		execmem_types_set_ranges(type, ranges[0], ranges[1]);
 	execmem.policy = policy;
 	show_tail(uses_tail(policy), &pool);
 	span_pool_release(&pool);
+	return 0;
+}
+
+int execmem_range_of(struct range part)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(execmem.ranges); i++)
+		if (!range_empty(part) && range_covers(execmem.ranges[i], part))
+			return (int)i;
+	return -1;
+}
+
+static bool part_ok(struct range part)
+{
+	return range_ok(part) && (range_empty(part) || execmem_range_of(part) >= 0);
+}
+
+int execmem_set_ranges(enum execmem_type type, struct range preferred, struct range fallback)
+{
+	if ((unsigned)type >= EXECMEM_TYPES || !part_ok(preferred) || !part_ok(fallback) ||
+	    (range_empty(preferred) && range_empty(fallback)))
+		return -EINVAL;
+	if (!all_given_back())
+		return -EBUSY;
+	execmem_types_set_ranges(type, preferred, fallback);
 	return 0;
 }
 

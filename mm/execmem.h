@@ -83,6 +83,13 @@ int execmem_set_policy(enum execmem_policy policy) __must_check;
 enum execmem_policy execmem_policy(void);
 /* The text tail as it was told at boot, whatever the policy; empty: none. */
 struct range execmem_text_tail(void);
+/*
+ * Where memory of one type may lie, under every policy, until the next execmem_init(): each range is part of
+ * one of those that were told at boot, or empty (not there). A type that is folded into another one lies where
+ * that does. -EINVAL: there is no such type, a range is no such part or not 2 MiB-aligned, or both are empty.
+ * -EBUSY: allocations are alive.
+ */
+int execmem_set_ranges(enum execmem_type type, struct range preferred, struct range fallback) __must_check;
 const char *execmem_policy_name(enum execmem_policy policy);
 const char *execmem_type_name(enum execmem_type type);
 const struct execmem_params *execmem_params(enum execmem_policy policy, enum execmem_type type);
@@ -135,8 +142,8 @@ void execmem_read_stats(enum execmem_type type, struct execmem_stats *out);
 void execmem_print(void);
 
 /*
- * Free spans, allocations, regions and mappings compared; every byte of a packed executable region (and
- * of the tail, if it is used) that holds no allocation is INT3; no frame of the unmapped cache has a
+ * Free spans, allocations, regions and mappings compared; every byte of an executable region (and of the
+ * tail, if it is used) that no allocation has asked for is INT3; no frame of the unmapped cache has a
  * direct-map alias. Number of faults. Quiescent points.
  */
 unsigned execmem_check(void);

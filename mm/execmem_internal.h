@@ -74,7 +74,9 @@ extern struct execmem execmem;
 
 /* The row of a type under the policy there is now. */
 const struct execmem_params *execmem_row(enum execmem_type type);
-void execmem_types_set_ranges(struct range preferred, struct range fallback);
+void execmem_types_set_ranges(enum execmem_type type, struct range preferred, struct range fallback);
+/* Which of the ranges told at boot this one is part of, or -1. */
+int execmem_range_of(struct range part);
 
 bool execmem_is_executable(const struct execmem_params *row);
 

@@ -138,8 +138,8 @@ static struct region *list_new(const struct execmem_params *row, unsigned order,
 /* ---- Addresses ---- */
 
 /*
- * Addresses for all of the list, side by side; each region gets its part. The pool has two nodes more
- * than regions.
+ * Addresses for all of the list, side by side, where the row says; each region gets its part. The pool has two
+ * nodes more than regions.
  */
 static int list_place(struct region *list, u64 nr, u64 align, const struct execmem_params *row,
 		      struct span_pool *pool)
@@ -147,8 +147,9 @@ static int list_place(struct region *list, u64 nr, u64 align, const struct execm
 	u64 size = region_bytes(list->order), start;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(row->ranges); i++) {
-		struct span_tree *tree = &execmem.addresses[i];
-		struct span *s = span_first_fit(tree, nr * size, MAX(align, size), &start);
+		int told = execmem_range_of(row->ranges[i]);
+		struct span_tree *tree = &execmem.addresses[MAX(told, 0)];
+		struct span *s = told < 0 ? NULL : span_first_fit_in(tree, row->ranges[i], nr * size, MAX(align, size), &start);
 
 		if (!s)
 			continue;
@@ -272,7 +273,8 @@ static int make_of_order(const struct execmem_params *row, u64 size, u64 align, 
 
 int regions_make(enum execmem_type type, u64 size, u64 align, struct region **list)
 {
-	const struct execmem_params *row = execmem_row(type);
+	/* What is shared is made as its owner has it. */
+	const struct execmem_params *row = execmem_row(execmem_row(type)->folded);
 	int rc = -ENOMEM;
 
 	if (execmem.nr_stuck)

@@ -148,13 +148,12 @@ const struct execmem_params *execmem_row(enum execmem_type type)
 	return &tables[execmem.policy][type];
 }
 
-void execmem_types_set_ranges(struct range preferred, struct range fallback)
+void execmem_types_set_ranges(enum execmem_type type, struct range preferred, struct range fallback)
 {
-	for (unsigned policy = 0; policy < EXECMEM_POLICIES; policy++)
-		for (unsigned type = 0; type < EXECMEM_TYPES; type++) {
-			tables[policy][type].ranges[0] = preferred;
-			tables[policy][type].ranges[1] = fallback;
-		}
+	for (unsigned policy = 0; policy < EXECMEM_POLICIES; policy++) {
+		tables[policy][type].ranges[0] = preferred;
+		tables[policy][type].ranges[1] = fallback;
+	}
 }
 
 /* Whatever the CPU can do: without NX everything is executable, but only this was meant to be. */

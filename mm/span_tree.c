@@ -225,17 +225,29 @@ static struct span *next_fit(const struct span_tree *tree, struct span *s, u64 s
 	return NULL;
 }
 
-struct span *span_first_fit(const struct span_tree *tree, u64 size, u64 align, u64 *start)
+static inline struct span *fit_in(const struct span_tree *tree, u64 low, u64 high, u64 size, u64 align, u64 *start)
 {
 	u64 least = MIN(size, tree->limit);
 	struct span *s = tree->root && tree->root->largest >= least ? lowest(tree, tree->root, least) : NULL;
 
-	for (; s; s = next_fit(tree, s, least)) {
-		*start = align_up(s->start, align);
-		if (*start >= s->start && *start <= s->end && s->end - *start >= size)
+	for (; s && s->start < high; s = next_fit(tree, s, least)) {
+		u64 end = MIN(s->end, high);
+
+		*start = align_up(MAX(s->start, low), align);
+		if (*start >= s->start && *start <= end && end - *start >= size)
 			return s;
 	}
 	return NULL;
+}
+
+struct span *span_first_fit(const struct span_tree *tree, u64 size, u64 align, u64 *start)
+{
+	return fit_in(tree, 0, UINT64_MAX, size, align, start);
+}
+
+struct span *span_first_fit_in(const struct span_tree *tree, struct range within, u64 size, u64 align, u64 *start)
+{
+	return fit_in(tree, within.start, within.end, size, align, start);
 }
 
 /* ---- Changing ---- */

@@ -86,6 +86,9 @@ struct span *span_find(const struct span_tree *tree, u64 addr);
  */
 struct span *span_first_fit(const struct span_tree *tree, u64 size, u64 align, u64 *start);
 
+/* The same, of what lies within a range. Spans below it are looked at too. */
+struct span *span_first_fit_in(const struct span_tree *tree, struct range within, u64 size, u64 align, u64 *start);
+
 /* Nodes that span_take() may need for an alignment of more than the spans' own, and for that. */
 #define SPAN_TAKE_NODES 2u
 

@@ -30,9 +30,9 @@
 
 static u8 units[UNITS];		/* 0: not in the tree, 1: free, 2 and up: used, by whom */
 
-static u64 model_first_fit(u64 size, u64 align)
+static u64 model_first_fit(u64 low, u64 high, u64 size, u64 align)
 {
-	for (u64 at = 0; at + size <= UNITS; at += align) {
+	for (u64 at = align_up(low, align); at + size <= high; at += align) {
 		u64 n = 0;
 
 		while (n < size && units[at + n] == 1)
@@ -46,7 +46,7 @@ static u64 model_first_fit(u64 size, u64 align)
 static void span_step(struct span_tree *tree, struct rng *rng, struct span_pool *pool)
 {
 	u64 size = 1 + rng_below(rng, rng_below(rng, 8) ? 12 : 200), align = 1ull << rng_below(rng, 4), start = UNITS;
-	u64 at = rng_below(rng, UNITS);
+	u64 at = rng_below(rng, UNITS), low = rng_below(rng, UNITS);
 	struct span *s = span_find(tree, at), *t;
 
 	CHECK_EQ(span_pool_reserve(pool, 4), 0);
@@ -73,8 +73,10 @@ static void span_step(struct span_tree *tree, struct rng *rng, struct span_pool 
 		memset(units + at, 0, end - at);
 		span_remove(tree, s, range(at, end), pool);
 	}
+	t = span_first_fit_in(tree, range(low, low + at), size, align, &start);
+	CHECK_EQ(t ? start : UNITS, model_first_fit(low, MIN(low + at, UNITS), size, align));
 	t = span_first_fit(tree, size, align, &start);
-	CHECK_EQ(t ? start : UNITS, model_first_fit(size, align));
+	CHECK_EQ(t ? start : UNITS, model_first_fit(0, UNITS, size, align));
 	if (t) {
 		t = span_take(tree, t, start, size, pool);
 		CHECK(t->start == start && span_size(t) == size && t->state == SPAN_USED);

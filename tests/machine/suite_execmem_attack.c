@@ -123,8 +123,13 @@ enum target {
 	AT_GONE,		/* freed text whose block went back */
 	AT_TAIL,		/* text in the tail of the image's */
 	AT_TAIL_ALIAS,
+	AT_TAIL_FREED,		/* freed text in the tail */
+	AT_TAIL_FREED_ALIAS,
 	AT_PAGES,		/* text under policy pages, sealed */
 	AT_PAGES_ALIAS,
+	AT_PAGES_RODATA,	/* read-only data under policy pages, sealed */
+	AT_PAGES_RODATA_ALIAS,
+	AT_PAGES_FREED,		/* freed text under policy pages */
 	AT_RODATA,
 	AT_RODATA_ALIAS,
 	AT_SEALED,		/* ro-after-init, sealed */
@@ -164,8 +169,13 @@ static const struct attack {
 	[AT_GONE] = { "freed_block", W_ABSENT, X_ABSENT },
 	[AT_TAIL] = { "tail", W_DENIED, TRIAL_OK },
 	[AT_TAIL_ALIAS] = { "tail.alias", W_DENIED, X_DENIED },
+	[AT_TAIL_FREED] = { "freed_tail", W_DENIED, BREAKPOINT },
+	[AT_TAIL_FREED_ALIAS] = { "freed_tail.alias", W_DENIED, X_DENIED },
 	[AT_PAGES] = { "sealed_page", W_DENIED, TRIAL_OK },
 	[AT_PAGES_ALIAS] = { "sealed_page.alias", W_DENIED, X_DENIED },
+	[AT_PAGES_RODATA] = { "sealed_rodata", W_DENIED, X_DENIED },
+	[AT_PAGES_RODATA_ALIAS] = { "sealed_rodata.alias", W_DENIED, X_DENIED },
+	[AT_PAGES_FREED] = { "freed_page", W_ABSENT, X_ABSENT },
 	[AT_RODATA] = { "rodata", W_DENIED, X_DENIED },
 	[AT_RODATA_ALIAS] = { "rodata.alias", W_ABSENT, X_ABSENT },
 	[AT_SEALED] = { "sealed_data", W_DENIED, X_DENIED },
@@ -207,6 +217,16 @@ static u64 plant_object(struct field *f, enum execmem_type type)
 		f->objects[f->nr_objects++] = object;
 	}
 	return (u64)object;
+}
+
+/* Free one of them, which was called and returned until then. */
+static void unplant_object(struct field *f, u64 va)
+{
+	CHECK_EQ(trial_call(va), TRIAL_OK);
+	for (unsigned i = 0; i < f->nr_objects; i++)
+		if (f->objects[i] == (void *)va)
+			f->objects[i] = NULL;
+	execmem_free((void *)va);
 }
 
 static void field_close(struct field *f)
@@ -260,9 +280,8 @@ static void field_open_packed(struct field *f)
 	f->at[AT_RODATA_ALIAS] = direct_of(f->at[AT_RODATA]);
 	f->at[AT_SEALED_ALIAS] = direct_of(f->at[AT_SEALED]);
 	f->at[AT_DATA_ALIAS] = direct_of(f->at[AT_DATA]);
-	/* The second object, but not the block; and, of the large one, a block with nothing else in it. */
-	execmem_free(f->objects[1]);
-	f->objects[1] = NULL;
+	/* One object, but not the block; and, of the large one, a block with nothing else in it. */
+	unplant_object(f, f->at[AT_FREED]);
 	CHECK_EQ(execmem_fill((u8 *)gone + 2 * MIB, &ret, 1), 0);
 	f->at[AT_GONE] = (u64)gone + 2 * MIB;
 	CHECK_EQ(trial_call(f->at[AT_GONE]), TRIAL_OK);
@@ -273,7 +292,13 @@ static void field_open_pages(struct field *f)
 {
 	CHECK_EQ(execmem_set_policy(EXECMEM_PAGES), 0);
 	f->at[AT_PAGES] = plant_object(f, EXECMEM_TEXT);
-	f->at[AT_PAGES_ALIAS] = f->at[AT_PAGES] ? direct_of(f->at[AT_PAGES]) : 0;
+	f->at[AT_PAGES_RODATA] = plant_object(f, EXECMEM_RODATA);
+	f->at[AT_PAGES_FREED] = plant_object(f, EXECMEM_TEXT);
+	if (f->nr_objects != 3)
+		return;
+	f->at[AT_PAGES_ALIAS] = direct_of(f->at[AT_PAGES]);
+	f->at[AT_PAGES_RODATA_ALIAS] = direct_of(f->at[AT_PAGES_RODATA]);
+	unplant_object(f, f->at[AT_PAGES_FREED]);
 }
 
 static void field_open_tail(struct field *f)
@@ -282,7 +307,13 @@ static void field_open_tail(struct field *f)
 	if (range_empty(execmem_text_tail()))
 		return;
 	f->at[AT_TAIL] = plant_object(f, EXECMEM_TEXT);
-	f->at[AT_TAIL_ALIAS] = f->at[AT_TAIL] ? direct_of(f->at[AT_TAIL]) : 0;
+	f->at[AT_TAIL_FREED] = plant_object(f, EXECMEM_TEXT);
+	if (f->nr_objects != 2)
+		return;
+	f->at[AT_TAIL_ALIAS] = direct_of(f->at[AT_TAIL]);
+	f->at[AT_TAIL_FREED_ALIAS] = direct_of(f->at[AT_TAIL_FREED]);
+	CHECK(range_has(execmem_text_tail(), f->at[AT_TAIL]) && range_has(execmem_text_tail(), f->at[AT_TAIL_FREED]));
+	unplant_object(f, f->at[AT_TAIL_FREED]);
 }
 
 /* Attack all of a field's targets. Returns how many exceptions there were. */
@@ -309,6 +340,9 @@ static unsigned attack(struct field *f)
 			exceptions += a->call != TRIAL_OK;
 			if (!CHECK_EQ(got, a->call))
 				test_note("call target=%s", a->name);
+			/* It was the first byte that stopped it. */
+			if (got == BREAKPOINT)
+				CHECK_EQ(trial_rip, f->at[i] + 1);
 		}
 	}
 	return exceptions;
@@ -368,6 +402,7 @@ TEST_ID(execmem_cpu, running_past_the_end_is_int3, "XM2")
 	if (CHECK(object != NULL)) {
 		CHECK_EQ(execmem_fill(object, nops, sizeof(nops)), 0);
 		CHECK_EQ(trial_call((u64)object), BREAKPOINT);
+		CHECK_EQ(trial_rip, (u64)object + sizeof(nops) + 1);
 		CHECK_EQ(trial_call((u64)object + 64), BREAKPOINT);
 		CHECK_EQ(trial_call((u64)object + MIB), BREAKPOINT);
 	}

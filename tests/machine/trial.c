@@ -2,6 +2,8 @@
 /* Real accesses by trap_try(). See trial.h. */
 #include "tests/machine/trial.h"
 
+u64 trial_rip;
+
 static void read_it(void *arg)
 {
 	(void)*(volatile u64 *)arg;
@@ -23,6 +25,7 @@ static u32 trial(void (*fn)(void *arg), u64 va)
 
 	if (trap_try(fn, (void *)va, &record))
 		return TRIAL_OK;
+	trial_rip = record.rip;
 	if (record.vector != TRAP_PAGE_FAULT || record.cr2 != va)
 		return TRIAL_OTHER(record.vector);
 	return record.error;

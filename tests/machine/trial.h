@@ -18,4 +18,7 @@ u32 trial_write(u64 va);
 /* Call what is at va: it must return at once (TRIAL_OK) or trap. */
 u32 trial_call(u64 va);
 
+/* Where the last exception was: a fault at the instruction, a breakpoint behind it. */
+extern u64 trial_rip;
+
 #endif

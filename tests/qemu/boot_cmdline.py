@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """
 BT1, BT2 with the kernel itself: a cmdline.txt with a byte-order mark and CRLF gives the identical run; one that is binary
-or of 1 MB is named in the log, and the run goes on to its end.
+or of 1 MB is named in the log, and the run goes on to its end. XM5, XM6: policy and base of executable memory.
 
     tests/qemu/boot_cmdline.py [unittest arguments]        (build/ must be there: make esp)
 """
@@ -39,6 +39,26 @@ class Run(unittest.TestCase):
         first = "# command line: "
         self.assertIn(first, plain)
         self.assertEqual(plain[plain.find(first):].splitlines(), fancy[fancy.find(first):].splitlines())
+
+    def execmem_base(self, options):
+        """Where executable memory begins, and whether the log says that this is by chance."""
+        text = self.boot(b"suite=execmem.is_within_reach_of_the_image,execmem.freed_text_is_int3 lab=off " + options)
+        found = re.search(r"(?m)^# executable memory: policy (\S+), from 0x([0-9a-f]+) on( \(random\))?,", text)
+        self.assertIsNotNone(found, text[-2000:])
+        return found[1], int(found[2], 16), bool(found[3])
+
+    def test_base_of_executable_memory_is_random_or_pinned(self):
+        """XM6. Of some 500 places: three times the same one is one case in 250,000."""
+        drawn = [self.execmem_base(b"\n") for _ in range(3)]
+        pinned = [self.execmem_base(b"kaslr=off execmem=" + policy + b"\n") for policy in (b"pack", b"pages")]
+        bases = {base for _, base, _ in drawn}
+        self.assertGreater(len(bases), 1)
+        self.assertEqual([(policy, chance) for policy, _, chance in drawn], [("huge", True)] * 3)
+        self.assertEqual([(policy, chance) for policy, _, chance in pinned], [("pack", False), ("pages", False)])
+        self.assertEqual(pinned[0][1], pinned[1][1])
+        for base in bases:
+            self.assertEqual(base % (2 << 20), 0)
+            self.assertGreaterEqual(base, pinned[0][1])
 
     def test_binary_is_named_and_runs(self):
         text = self.boot(random.Random(2).randbytes(2000))
