@@ -8,7 +8,6 @@
 #include "kernel/main.h"
 
 #include "arch/x86_64/cpu.h"
-#include "arch/x86_64/interrupts.h"
 #include "arch/x86_64/stack.h"
 #include "kernel/acpi_init.h"
 #include "kernel/base/arch_cpu.h"
@@ -22,10 +21,9 @@
 #include "kernel/exit.h"
 #include "kernel/memory.h"
 #include "kernel/panic.h"
+#include "kernel/smp.h"
 #include "kernel/stack.h"
 #include "kernel/symbols.h"
-#include "mm/tlb_batch.h"
-#include "mm/vmalloc.h"
 
 struct init_step {
 	const char *name;
@@ -104,19 +102,6 @@ static void init_efi_runtime(void)
 		log_warn("efi: no runtime services (error %d): end=reboot and end=poweroff will do what they can", -rc);
 }
 
-static void init_interrupts(void)
-{
-	u64 pa = interrupts_lapic_pa();
-	void *registers = pa ? ioremap(pa, LAPIC_SIZE, IOREMAP_UC) : NULL;
-
-	if (pa && !registers)
-		panic("the local APIC at 0x%lx cannot be mapped", pa);
-	interrupts_silence(registers);
-	arch_irq_restore(~0ull);
-	assert(arch_irqs_enabled());
-	tlb_started = true;
-}
-
 static void init_planned_panic(void)
 {
 	panic_on_purpose(cmdline.panic);
@@ -137,7 +122,7 @@ static const struct init_step late_steps[] = {
 	{ "ACPI tables", init_acpi },
 	{ "screen", init_screen },
 	{ "EFI runtime", init_efi_runtime },
-	{ "interrupts", init_interrupts },	/* last: nothing arrives, but shootdowns insist on it */
+	{ "interrupts", smp_init_boot_cpu },	/* late: from here on shootdowns insist on interrupts */
 	{ "planned panic", init_planned_panic },
 };
 

@@ -97,6 +97,7 @@ void arch_tlb_flush_all(void);		/* everything: global, every PCID, paging-struct
  * acknowledge in time are taken out of the online mask and added to *dead.
  */
 void arch_tlb_shootdown(const cpumask_t *cpus, struct tlb_flush *flush, cpumask_t *dead);
+void tlb_flush_run(const struct tlb_flush *flush);	/* mm/tlb_batch.c */
 
 /*
  * Stop all other CPUs (their interrupts off, spinning in code outside any range mm/ would change), run

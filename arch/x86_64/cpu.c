@@ -31,6 +31,7 @@ static const struct feature_row features[CPU_FEATURES] = {
 	[CPU_PGE] = { "pge", 1, 0, EDX, 13, true, CR4_PGE },
 	[CPU_PCID] = { "pcid", 1, 0, ECX, 17, true, CR4_PCIDE },
 	[CPU_X2APIC] = { "x2apic", 1, 0, ECX, 21, false, 0 },
+	[CPU_TSC_DEADLINE] = { "tsc_deadline", 1, 0, ECX, 24, false, 0 },
 	[CPU_HYPERVISOR] = { "hypervisor", 1, 0, ECX, 31, false, 0 },
 	[CPU_SMEP] = { "smep", 7, 0, EBX, 7, true, CR4_SMEP },
 	[CPU_SMAP] = { "smap", 7, 0, EBX, 20, true, CR4_SMAP },

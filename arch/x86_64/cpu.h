@@ -17,6 +17,7 @@ enum cpu_feature {
 	CPU_PGE,
 	CPU_PCID,
 	CPU_X2APIC,
+	CPU_TSC_DEADLINE,
 	CPU_HYPERVISOR,		/* runs under one (leaf 1, ECX 31) */
 	CPU_SMEP,
 	CPU_SMAP,

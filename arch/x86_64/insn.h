@@ -12,6 +12,7 @@
 
 #define MSR_APIC_BASE 0x1bu
 #define MSR_MTRR_CAP 0xfeu
+#define MSR_TSC_DEADLINE 0x6e0u
 #define MSR_ARCH_CAPABILITIES 0x10au
 #define MSR_MTRR_PHYS_BASE(i) (0x200u + 2 * (i))
 #define MSR_MTRR_PHYS_MASK(i) (0x201u + 2 * (i))
@@ -203,6 +204,16 @@ static __always_inline u64 insn_rdtsc_ordered(void)
 	return (u64)high << 32 | low;
 }
 
+static __always_inline void insn_mfence(void)
+{
+	__asm__ volatile("mfence" : : : "memory");
+}
+
+static __always_inline void insn_lfence(void)
+{
+	__asm__ volatile("lfence" : : : "memory");
+}
+
 static __always_inline void insn_wbinvd(void)
 {
 	__asm__ volatile("wbinvd" : : : "memory");
@@ -235,6 +246,14 @@ static __always_inline u8 insn_inb(u16 port)
 static __always_inline void insn_outb(u16 port, u8 value)
 {
 	__asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+
+static __always_inline u32 insn_inl(u16 port)
+{
+	u32 value;
+
+	__asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+	return value;
 }
 
 #endif

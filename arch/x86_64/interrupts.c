@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Silences 8259 and local APIC (SDM 3A chapter 11; Intel 8259A data sheet).
- *
- * NMIs (LINT1) are left as the firmware routed them: they report broken hardware.
- */
+/* Silences the 8259s (Intel 8259A data sheet) and hands out interrupts. */
 #include "arch/x86_64/interrupts.h"
 
-#include "arch/x86_64/cpu.h"
+#include "arch/x86_64/apic.h"
 #include "arch/x86_64/insn.h"
+#include "arch/x86_64/ipi.h"
 #include "arch/x86_64/percpu.h"
-#include "kernel/base/bits.h"
+#include "arch/x86_64/timer.h"
 
 #define PIC_MASTER 0x20
 #define PIC_SLAVE 0xa0
@@ -17,104 +14,50 @@
 #define PIC_INIT 0x11		/* ICW1: ICW4 follows, edge, cascade */
 #define PIC_8086 0x01		/* ICW4 */
 
-#define APIC_BASE_ENABLED (1u << 11)
-#define APIC_BASE_X2APIC (1u << 10)
+void interrupts_silence(void)
+{
+	static const struct {
+		u16 port;
+		u8 value;
+	} writes[] = {
+		{ PIC_MASTER, PIC_INIT },
+		{ PIC_SLAVE, PIC_INIT },
+		{ PIC_MASTER + 1, PIC_VECTORS },
+		{ PIC_SLAVE + 1, PIC_VECTORS + 8 },
+		{ PIC_MASTER + 1, 1 << 2 },	/* the slave hangs on IRQ 2 */
+		{ PIC_SLAVE + 1, 2 },
+		{ PIC_MASTER + 1, PIC_8086 },
+		{ PIC_SLAVE + 1, PIC_8086 },
+		{ PIC_MASTER + 1, 0xff },
+		{ PIC_SLAVE + 1, 0xff },
+	};
 
-#define LAPIC_VERSION 0x030u
-#define LAPIC_TPR 0x080u
-#define LAPIC_EOI 0x0b0u
-#define LAPIC_SVR 0x0f0u
-#define LAPIC_ISR 0x100u	/* eight registers, 0x10 apart */
-#define LAPIC_LVT_CMCI 0x2f0u
-#define LAPIC_LVT_TIMER 0x320u
-#define LAPIC_LVT_THERMAL 0x330u
-#define LAPIC_LVT_PMC 0x340u
-#define LAPIC_LVT_LINT0 0x350u
-#define LAPIC_LVT_ERROR 0x370u
-#define LVT_MASKED (1u << 16)
-#define SVR_ENABLED (1u << 8)
-#define SPURIOUS_VECTOR 0xffu
-#define TPR_ALL 0xf0u
+	for (unsigned i = 0; i < ARRAY_SIZE(writes); i++)
+		insn_outb(writes[i].port, writes[i].value);
+}
 
-/* Entries of the local vector table, and the highest entry number the version register must name. */
 static const struct {
-	u16 reg;
-	u8 min_entry;
-} lvt[] = {
-	{ LAPIC_LVT_TIMER, 0 },	  { LAPIC_LVT_LINT0, 1 }, { LAPIC_LVT_ERROR, 3 },
-	{ LAPIC_LVT_PMC, 4 },	  { LAPIC_LVT_THERMAL, 5 }, { LAPIC_LVT_CMCI, 6 },
+	u8 vector;
+	void (*handle)(void);
+} ours[] = {
+	{ VECTOR_CALL, ipi_interrupt },
+	{ VECTOR_TIMER, timer_interrupt },
 };
 
-static volatile u8 *lapic;	/* the same address on every CPU */
-static bool x2apic;
-
-static u32 lapic_read(u32 reg)
+/*
+ * Ours come from the APIC only. Of the others only one in service is acknowledged: a spurious one is not, nor one by INT, and
+ * an EOI too many would end another. It is before the handler runs: interrupts are off until the return, so nothing
+ * comes in between.
+ */
+void interrupts_handle(u8 vector)
 {
-	if (x2apic)
-		return (u32)insn_rdmsr(MSR_X2APIC(reg));
-	return *(volatile u32 *)(lapic + reg);
-}
-
-static void lapic_write(u32 reg, u32 value)
-{
-	if (x2apic)
-		insn_wrmsr(MSR_X2APIC(reg), value);
-	else
-		*(volatile u32 *)(lapic + reg) = value;
-}
-
-static u64 apic_base(void)
-{
-	return cpu_has(CPU_APIC) ? insn_rdmsr(MSR_APIC_BASE) : 0;
-}
-
-u64 interrupts_lapic_pa(void)
-{
-	u64 base = apic_base();
-
-	if ((base & APIC_BASE_ENABLED) && !(base & APIC_BASE_X2APIC))
-		return base & (BIT(cpu_info.phys_bits) - 1) & ~(PAGE_SIZE - 1);
-	return 0;
-}
-
-/* Both are initialised again, with vectors that are no exceptions, and all their lines masked. */
-static void pic_silence(void)
-{
-	insn_outb(PIC_MASTER, PIC_INIT);
-	insn_outb(PIC_SLAVE, PIC_INIT);
-	insn_outb(PIC_MASTER + 1, PIC_VECTORS);
-	insn_outb(PIC_SLAVE + 1, PIC_VECTORS + 8);
-	insn_outb(PIC_MASTER + 1, 1 << 2);	/* ICW3: the slave is on line 2 */
-	insn_outb(PIC_SLAVE + 1, 2);
-	insn_outb(PIC_MASTER + 1, PIC_8086);
-	insn_outb(PIC_SLAVE + 1, PIC_8086);
-	insn_outb(PIC_MASTER + 1, 0xff);
-	insn_outb(PIC_SLAVE + 1, 0xff);
-}
-
-void interrupts_silence(volatile void *registers)
-{
-	u32 max_entry;
-
-	pic_silence();
-	x2apic = (apic_base() & (APIC_BASE_ENABLED | APIC_BASE_X2APIC)) == (APIC_BASE_ENABLED | APIC_BASE_X2APIC);
-	lapic = registers;
-	if (!lapic && !x2apic)
-		return;
-	max_entry = lapic_read(LAPIC_VERSION) >> 16 & 0xff;
-	for (unsigned i = 0; i < ARRAY_SIZE(lvt); i++)
-		if (max_entry >= lvt[i].min_entry)
-			lapic_write(lvt[i].reg, lapic_read(lvt[i].reg) | LVT_MASKED);
-	lapic_write(LAPIC_SVR, SVR_ENABLED | SPURIOUS_VECTOR);
-	lapic_write(LAPIC_TPR, TPR_ALL);
-}
-
-/* Only an interrupt in service is acknowledged: a spurious one is not, and an EOI too many would end another. */
-void interrupts_stray(u8 vector)
-{
+	for (unsigned i = 0; i < ARRAY_SIZE(ours); i++)
+		if (ours[i].vector == vector) {
+			apic_eoi();
+			ours[i].handle();
+			return;
+		}
+	if (apic_in_service(vector))
+		apic_eoi();
 	cpu_local()->stray_interrupts++;
-	if (!lapic && !x2apic)
-		return;
-	if (lapic_read(LAPIC_ISR + vector / 32 * 0x10) >> (vector % 32) & 1)
-		lapic_write(LAPIC_EOI, 0);
 }

@@ -17,10 +17,9 @@
 #ifndef ARCH_X86_64_IPI_H
 #define ARCH_X86_64_IPI_H
 
+#include "arch/x86_64/nmi.h"
 #include "kernel/base/arch_cpu.h"
 #include "kernel/base/types.h"
-
-struct trap_frame;
 
 /*
  * Run fn(arg) on every CPU of `cpus` and return when all have. There it runs in an interrupt: interrupts off, no spinning for a
@@ -38,16 +37,9 @@ void ipi_wake(u32 cpu);
 
 /*
  * Send an NMI. No wait; one that is sent while another is on its way is merged with it. The CPU counts it
- * (ipi_stats.nmis_received) and calls the NMI handler. Any context.
+ * (ipi_stats.nmis_received) and calls the NMI handler (nmi.h). Any context.
  */
 void ipi_nmi(u32 cpu);
-
-/*
- * Called on a CPU for each NMI it takes, whatever its source, on the NMI stack, interrupts and NMIs off: it must not fault (an
- * exception's IRET would let the next NMI onto the same stack) and may only try locks. NULL: none. Returns the one before.
- */
-typedef void (*nmi_handler_fn)(const struct trap_frame *frame);
-nmi_handler_fn nmi_set_handler(nmi_handler_fn fn);
 
 /*
  * Halt every other online CPU for good, by NMI, without waiting longer than a moment for them. For panics: any context. The
@@ -83,5 +75,20 @@ struct ipi_stats {
 	u64 nmis_received;	/* those sent by ipi_nmi() */
 };
 void ipi_read_stats(u32 cpu, struct ipi_stats *out);
+
+/* ---- For arch's own ---- */
+
+/* The interrupt: look into the inbox. */
+void ipi_interrupt(void);
+/* The same without one, interrupts off: for who waits for something without taking interrupts. */
+void ipi_serve(void);
+/* Ask a CPU to take part in a rendezvous. */
+void ipi_post_stop(u32 cpu);
+/* It did not do `what` in time. */
+void ipi_give_up(u32 cpu, const char *what);
+/* arch_cycles() at which patience ends. */
+u64 ipi_patience(void);
+/* In an NMI: what of it was for us; halts if this CPU has to. Returns whether it was sent by ipi_nmi(). */
+bool ipi_nmi_taken(const struct trap_frame *frame);
 
 #endif

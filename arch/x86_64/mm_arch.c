@@ -93,7 +93,7 @@ void arch_core_serialise(void)
 /* One CPU's own addresses: its stacks and, if it is not part of the image, its per-CPU data. */
 static bool cpu_uses(const struct cpu_local *local, struct range va)
 {
-	if (range_overlaps(va, range_len((u64)local, sizeof(*local))))
+	if (range_overlaps(va, range_len((u64)local, sizeof(*local))) || range_overlaps(va, local->data))
 		return true;
 	for (unsigned i = 0; i < CPU_STACKS; i++)
 		if (range_overlaps(va, local->stacks[i]))
@@ -109,8 +109,12 @@ bool arch_range_pinned(struct range va)
 {
 	if (range_overlaps(va, range((u64)_text_start, (u64)_bss_end)) || context_uses(va))
 		return true;
-	for_each_cpu(cpu, arch_cpus_online())
-		if (cpu_uses(cpu_locals[cpu], va))
+	/* A CPU that is not online may be about to be, or have been given up and still run. */
+	for (u32 cpu = 0; cpu < load_acquire(&cpu_locals_end); cpu++) {
+		const struct cpu_local *local = load_acquire(&cpu_locals[cpu]);
+
+		if (local && cpu_uses(local, va))
 			return true;
+	}
 	return false;
 }

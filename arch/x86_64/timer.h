@@ -39,6 +39,9 @@ void timer_arm(u64 tsc);
 /* No alarm. One that has gone off already may still be delivered. */
 void timer_disarm(void);
 
+/* The alarm's interrupt. */
+void timer_interrupt(void);
+
 /* Wait, spinning. Any context. */
 void timer_spin_us(u64 us);
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Invalidation on this CPU, and the places where other CPUs would have to be asked (SDM 3A 4.10.4).
+ * Invalidation on this CPU, and asking others for it (SDM 3A 4.10.4, 4.10.5).
  *
  * The kernel loads every root with PCID 0, so one context is current at a time and INVLPG reaches all of it.
  */
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/insn.h"
-#include "kernel/base/panic.h"
+#include "arch/x86_64/ipi.h"
 #include "mm/arch.h"
 
 void arch_tlb_flush_page(u64 va)
@@ -36,39 +36,26 @@ void arch_tlb_flush_all(void)
 	}
 }
 
-/*
- * No CPU but the first is ever started, so none can be asked. A set that is not empty would be a translation that
- * nobody invalidates: that must not go on.
- */
+static void flush_here(void *flush)
+{
+	tlb_flush_run(flush);
+}
+
 void arch_tlb_shootdown(const cpumask_t *cpus, struct tlb_flush *flush, cpumask_t *dead)
 {
-	(void)flush;
-	(void)dead;
-	for_each_cpu(cpu, cpus)
-		panic("shootdown asked of CPU %u, which was never started", cpu);
+	ipi_call(cpus, flush_here, flush, dead);
 }
 
-/* With one CPU there is nobody to stop. */
-void arch_rendezvous(void (*fn)(void *arg), void *arg)
+static void serialise_here(void *arg)
 {
-	u64 flags = arch_irq_save();
-
-	for_each_cpu(cpu, arch_cpus_online())
-		if (cpu != arch_this_cpu()->id)
-			panic("rendezvous with CPU %u, which was never started", cpu);
-	fn(arg);
-	arch_irq_restore(flags);
-}
-
-void arch_rendezvous_flush(void)
-{
-	arch_tlb_flush_all();
+	(void)arg;
+	arch_core_serialise();
 }
 
 void arch_core_serialise_all(const cpumask_t *cpus, cpumask_t *dead)
 {
-	(void)dead;
-	for_each_cpu(cpu, cpus)
-		if (cpu != arch_this_cpu()->id)
-			panic("CPU %u, which was never started, is asked to serialise", cpu);
+	cpumask_t others = *cpus;
+
+	cpumask_clear(&others, arch_this_cpu()->id);
+	ipi_call(&others, serialise_here, NULL, dead);
 }

@@ -11,6 +11,7 @@
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/insn.h"
 #include "arch/x86_64/interrupts.h"
+#include "arch/x86_64/nmi.h"
 #include "arch/x86_64/percpu.h"
 #include "kernel/base/fmt.h"
 
@@ -179,9 +180,9 @@ void trap_handler(struct trap_frame *frame)
 	cpu->state.nesting = MAX(nesting, frame->vector == TRAP_NMI ? CPU_NMI : CPU_IRQ);
 	cpu->irq_depth++;
 	if (frame->vector == TRAP_NMI)
-		cpu->nmis++;
+		nmi_handle(frame);
 	else
-		interrupts_stray((u8)frame->vector);
+		interrupts_handle((u8)frame->vector);
 	cpu->irq_depth--;
 	cpu->state.nesting = nesting;
 }
