@@ -305,54 +305,67 @@ static struct page *node_alloc(unsigned order)
 	return page;
 }
 
-/* Frames from this one on that belong together: a free block, or an allocation. */
-static u64 extent(const struct page *page)
-{
-	u32 state = load_relaxed(&page->state);
-	u32 flags = state >> 16 & 0xff;
-
-	/* A table is one frame, and keeps its level where others have their order. */
-	if (!(flags & (PAGE_BUDDY | PAGE_CACHED | PAGE_HEAD)) || (state & 0xff) == PAGE_TABLE)
-		return 1;
-	return 1ull << (state >> 8 & 0xff);
-}
-
 /*
- * Whether a 2 MiB block is part of something larger. Asked from above: the first frame of a range that is not inside
- * anything larger is the first of something, and so says the truth.
+ * A free block of this order in the aligned 2 MiB around a frame; NULL: none. A frame that shows this state is on the order's list:
+ * coalesce() goes by the same.
  */
-static bool inside_larger(pfn_t block)
+static struct page *node_find_near(pfn_t pfn, unsigned order)
 {
-	for (unsigned o = ORDER_MAX; o > ORDER_2M; o--) {
-		pfn_t first = block & ~((1ull << o) - 1);
+	u32 wanted = page_state(PAGE_FREE, order, PAGE_BUDDY, 0);
+	struct page *page, *end;
 
-		if (pfn_valid(first) && extent(pfn_to_page(first)) >= 1ull << o)
-			return true;
-	}
-	return false;
+	pfn &= ~((1ull << ORDER_2M) - 1);
+	if (!pfn_valid(pfn))
+		return NULL;
+	page = pfn_to_page(pfn);
+	for (end = page + (1u << ORDER_2M); page < end; page += 1u << order)
+		if (load_relaxed(&page->state) == wanted)
+			return page;
+	return NULL;
 }
 
-struct page *alloc_pages_near(pfn_t pfn, unsigned least, unsigned *order)
+/* A block of this order, preferably near a frame; the lists hold one, or a larger one. */
+static struct page *node_take_near(struct node *n, unsigned order, pfn_t near)
 {
-	pfn_t block = pfn & ~((1ull << ORDER_2M) - 1);
-	pfn_t end = block + (1ull << ORDER_2M);
+	struct page *page = node_find_near(near, order);
+
+	if (page)
+		list_unlink(n, page_array, (u32)page_to_pfn(page), order);
+	else
+		node_take(n, order, &page, 1);
+	store_relaxed(&page->state, PAGE_STATE_ALLOCATED(order));
+	n->allocs++;
+	return page;
+}
+
+/* The highest order, of those from least to most, of which a CPU holds a block; -1: none. */
+static int stacked_order(const struct page_cache *cache, unsigned least, unsigned most)
+{
+	int order = (int)MIN(most, PAGE_STACKED_ORDERS - 1);
+
+	while (order >= (int)least && load_relaxed(&cache->stack[order].top) <= cache->stack[order].base)
+		order--;
+	return order >= (int)least ? order : -1;
+}
+
+struct page *alloc_pages_upto_at(unsigned least, unsigned most, pfn_t near, unsigned *order, struct alloc_site *site)
+{
+	struct page_cache *cache = this_cache();
 	struct page *page = NULL;
+	int stacked, listed = -1;
 
+	if (least > most || most > ORDER_MAX || (alloc_inject.armed && injected(site)))
+		return NULL;
+	stacked = stacked_order(cache, least, most);
 	spin_lock(&node.lock);
-	if (pfn_valid(block) && !inside_larger(block))
-		for (pfn_t at = block; at < end; at += extent(pfn_to_page(at))) {
-			struct page *p = pfn_to_page(at);
-
-			if (!(p->flags & PAGE_BUDDY) || p->class != PAGE_FREE || p->order < least)
-				continue;
-			page = p;
-			*order = p->order;
-			list_unlink(&node, page_array, (u32)at, *order);
-			store_relaxed(&page->state, PAGE_STATE_ALLOCATED(*order));
-			node.allocs++;
-			break;
-		}
+	if (node.filled >> least)
+		listed = (int)(node.filled >> most ? most : log2_floor(node.filled));
+	if (listed >= 0 && listed >= stacked)
+		page = node_take_near(&node, (unsigned)listed, near);
 	spin_unlock(&node.lock);
+	*order = (unsigned)MAX(listed, stacked);
+	if (!page && stacked >= 0)
+		page = page_stack_take(cache, &cache->stack[stacked], cache->stack[stacked].base);
 	return page;
 }
 
@@ -424,7 +437,7 @@ struct page *alloc_slow(unsigned order, unsigned flags, struct alloc_site *site)
 	if (order > ORDER_MAX)
 		return NULL;
 	page = alloc_any(order);
-	if (unlikely(!page))
+	if (unlikely(!page) && !(flags & ALLOC_LIGHT))
 		page = alloc_last_resort(order);
 	if (!page && flags & ALLOC_MAY_RECLAIM)
 		page = alloc_by_reclaim(order);

@@ -28,6 +28,7 @@
 
 #define ALLOC_ZERO 0x1u		/* the pages are zero */
 #define ALLOC_MAY_RECLAIM 0x2u	/* before it fails, caches are asked to give memory back: no spinlock held, interrupts on */
+#define ALLOC_LIGHT 0x4u	/* only what lies ready: no stack is emptied for it, and that there was nothing is not counted */
 
 /* A place in the source that allocates: PA8 counts which of them a failure was tried at. */
 struct alloc_site {
@@ -54,10 +55,17 @@ struct alloc_site {
 static inline struct page *alloc_pages_at(unsigned order, unsigned flags, struct alloc_site *site);
 
 /*
- * The same, out of one place: a free block of at least 2^least frames in the aligned 2 MiB around pfn, whatever its size, if it is on
- * the node's lists. *order says what was got. For callers to whom it matters where a frame lies. NULL: none. Task context.
+ * The largest block of orders `least` to `most` that lies ready, in one look: *order says which it is. Of blocks of that order, one in the
+ * aligned 2 MiB around `near` is preferred. For callers who can do with less, and to whom it matters where a frame
+ * lies. NULL: there is none, or a failure was injected. Not counted as a failure. Task context.
  */
-struct page *alloc_pages_near(pfn_t pfn, unsigned least, unsigned *order);
+#define alloc_pages_upto(least, most, near, order)                                                      \
+	({                                                                                              \
+		static struct alloc_site alloc_site_ = { __FILE__, __LINE__, 0, 0 };                    \
+		static struct alloc_site *const alloc_site_p_ __used __section("alloc_sites") = &alloc_site_; \
+		alloc_pages_upto_at((least), (most), (near), (order), &alloc_site_);                    \
+	})
+struct page *alloc_pages_upto_at(unsigned least, unsigned most, pfn_t near, unsigned *order, struct alloc_site *site);
 
 /*
  * Give back what alloc_pages() gave, with the same order. Task context. All else is counted

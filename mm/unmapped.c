@@ -152,20 +152,28 @@ static int piece_unmap(struct page *page, unsigned order)
 	return 0;
 }
 
-/*
- * Take a piece of this order. One that is no block splits the leaf of its 2 MiB, so the 2 MiB that were split last are
- * asked first. NULL: *rc says why.
- */
-static struct page *piece_take(unsigned order, unsigned flags, int *rc)
+/* Take a piece of this order. NULL: *rc says why, -EAGAIN that there is none. */
+static struct page *piece_take(unsigned order, unsigned how, int *rc)
 {
-	struct page *page = NULL;
+	struct page *page;
 
 	assert_context();
-	if (order < ORDER_2M && um_cache.mode != UNMAPPED_OFF)
-		page = alloc_pages_near(load_relaxed(&um_cache.open), order, &order);
-	if (!page)
-		page = alloc_pages(order, flags & UNMAPPED_MAY_RECLAIM ? ALLOC_MAY_RECLAIM : 0);
+	page = alloc_pages(order, how);
 	*rc = page ? piece_unmap(page, order) : -EAGAIN;
+	return *rc ? NULL : page;
+}
+
+/*
+ * The largest piece of orders least to most that lies ready. It is no block and splits the leaf of its 2 MiB, so of equals one in
+ * the 2 MiB that were split last is taken. NULL: *rc says why; with an error *order is what was tried.
+ */
+static struct page *piece_take_upto(unsigned least, unsigned most, unsigned *order, int *rc)
+{
+	struct page *page;
+
+	assert_context();
+	page = alloc_pages_upto(least, most, load_relaxed(&um_cache.open), order);
+	*rc = page ? piece_unmap(page, *order) : -EAGAIN;
 	return *rc ? NULL : page;
 }
 
@@ -207,26 +215,47 @@ static void returns_finish(struct tlb_batch *batch)
 }
 
 /*
- * The order to try after this one: the mode's block, then 2 MiB, then one less each time. (Between 1 GiB and 2 MiB nothing is
- * gained by more: a 2M leaf is whole either way.)
+ * A whole block. The page allocator gathers what lies about for one, but not each time where it was in vain the last time: memory
+ * without a block stays so for a while, and what is gathered is only strewn about again.
  */
-static unsigned order_below(unsigned order)
+static struct page *block_take(unsigned order, int *rc)
 {
-	return order > ORDER_2M ? ORDER_2M : order - 1;
+	u8 *dry = &um_cache.dry[order == ORDER_1G];
+	u8 left = load_relaxed(dry);
+	struct page *page = piece_take(order, left ? ALLOC_LIGHT : 0, rc);
+
+	if (page)
+		left = 0;
+	else
+		left = left ? left - 1u : UM_DRY_REFILLS;
+	store_relaxed(dry, left);
+	return page;
 }
 
-/* Put a piece of at least 2^order frames on the lists: a block, or the highest order there is. */
+/*
+ * Put a piece of at least 2^order frames on the lists: a block of the mode's, or of 2 MiB, or the highest order there is below. (Between 1 GiB
+ * and 2 MiB nothing is gained by more: a 2M leaf is whole either way.)
+ */
 static int refill(unsigned order, unsigned flags)
 {
 	struct page *page = NULL;
+	unsigned most = ORDER_2M;
 	int rc = -EAGAIN;
 
-	for (unsigned o = um_block_order(); !page; o = order_below(o)) {
-		/* Others are asked to give memory back for the last try only. */
-		page = piece_take(o, o == order ? flags : flags & ~UNMAPPED_MAY_RECLAIM, &rc);
-		if (!page && (rc == -ENOMEM || o == order))
-			return -ENOMEM;
+	if (um_block_order() == ORDER_1G)
+		page = block_take(ORDER_1G, &rc);
+	if (!page && rc != -ENOMEM && order < ORDER_2M)
+		page = block_take(ORDER_2M, &rc);
+	while (!page && rc != -ENOMEM && most > order) {
+		page = piece_take_upto(order, most - 1, &most, &rc);
+		if (rc == -EAGAIN)
+			break;
 	}
+	/* All that CPUs and caches hold back is gathered for what will just do. */
+	if (!page && rc != -ENOMEM)
+		page = piece_take(order, flags & UNMAPPED_MAY_RECLAIM ? ALLOC_MAY_RECLAIM : 0, &rc);
+	if (!page)
+		return -ENOMEM;
 	spin_lock(&um_cache.lock);
 	list_push(page, um_origin(page));
 	spin_unlock(&um_cache.lock);
@@ -450,7 +479,7 @@ static __noinline struct page *alloc_miss(unsigned order, unsigned flags)
 static __noinline struct page *alloc_single(unsigned order, unsigned flags)
 {
 	int rc;
-	struct page *page = piece_take(order, flags, &rc);
+	struct page *page = piece_take(order, flags & UNMAPPED_MAY_RECLAIM ? ALLOC_MAY_RECLAIM : 0, &rc);
 
 	if (page) {
 		um_set(page, UM_TAKEN, order);
@@ -644,6 +673,7 @@ static void take_mode(enum unmapped_mode mode)
 	um_cache.mode = (u8)mode;
 	um_cache.low = um_marks[mode].low;
 	um_cache.high = um_marks[mode].high;
+	um_cache.dry[0] = um_cache.dry[1] = 0;
 }
 
 void unmapped_reset(void)

@@ -86,9 +86,13 @@ struct um_cache {
 	u64 low, high;
 	pfn_t open;		/* in the 2 MiB whose leaf was split last for a piece that is no block: go on there */
 	u8 mode;		/* enum unmapped_mode */
+	u8 dry[2];		/* refills left that do not have a block of 2 MiB, of 1 GiB gathered for them */
 	struct unmapped_stats stats;	/* what the slow paths count */
 };
 extern struct um_cache um_cache;
+
+/* Refills without a whole block, between two that have one gathered. */
+#define UM_DRY_REFILLS 63u
 
 #define UM_MAGAZINE 32u
 #define UM_MAGAZINE_BATCH 16u

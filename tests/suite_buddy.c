@@ -227,6 +227,106 @@ TEST_ID(buddy, stacks_are_drained_for_a_block, "PA1")
 	same_blocks(&before);
 }
 
+/*
+ * Two free blocks of one order, in different 2 MiB: the one that is near is had, whichever was freed last. If there is nothing
+ * as large, nothing comes; a smaller one comes out of any.
+ */
+TEST_ID(buddy, upto_takes_the_largest_and_near, "PA1")
+{
+	struct held rest = HELD_NONE, parts = HELD_NONE;
+	struct buddy_stats before;
+	struct page *blocks[2], *page;
+	unsigned order;
+
+	read_drained(&before);
+	for (unsigned i = 0; i < 2; i++)
+		REQUIRE(blocks[i] = alloc_pages(ORDER_2M, 0));
+	hold_everything(&rest);
+	free_pages(blocks[0], ORDER_2M);
+	free_pages(blocks[1], ORDER_2M);
+	buddy_drain();
+	while ((page = alloc_pages(3, 0)))
+		if (page != blocks[0] + 72 && page != blocks[1] + 72) {
+			page->next = parts.first;
+			parts.first = (u32)page_to_pfn(page);
+			parts.blocks++;
+		}
+	CHECK_EQ(parts.blocks, 126);
+	for (unsigned last = 0; last < 2; last++)
+		for (unsigned i = 0; i < 2; i++) {
+			/* Pages 72 to 79 of both. */
+			free_pages(blocks[!last] + 72, 3);
+			free_pages(blocks[last] + 72, 3);
+			buddy_drain();
+			CHECK(!alloc_pages_upto(4, 8, page_to_pfn(blocks[i]), &order));
+			page = alloc_pages_upto(1, 8, page_to_pfn(blocks[i]) + 300, &order);
+			CHECK(page == blocks[i] + 72);
+			CHECK_EQ(order, 3);
+			CHECK(page && page->flags == PAGE_HEAD && page->order == 3);
+			page = alloc_pages_upto(0, 2, page_to_pfn(blocks[i]), &order);
+			CHECK(page == blocks[!i] + 72);
+			CHECK_EQ(order, 2);
+			CHECK_EQ(buddy_free_frames(), 4);
+			free_pages(page, 2);
+			buddy_drain();
+			page = alloc_pages(3, 0);
+			CHECK(page == blocks[!i] + 72);
+		}
+	CHECK(!alloc_pages_upto(3, 2, 0, &order));
+	CHECK(!alloc_pages_upto(0, ORDER_MAX + 1, 0, &order));
+	CHECK_EQ(buddy_free_frames(), 0);
+	parts.frames = parts.blocks << 3;
+	free_pages(blocks[0] + 72, 3);
+	free_pages(blocks[1] + 72, 3);
+	release(&parts);
+	release(&rest);
+	same_blocks(&before);
+}
+
+/* What is larger on this CPU's stack is better than what is on the lists; and what is light empties no stack. */
+TEST_ID(buddy, light_takes_what_lies_ready, "PA1")
+{
+	struct held rest = HELD_NONE, singles = HELD_NONE;
+	struct buddy_stats start, before, after;
+	struct page *block, *page;
+	unsigned order;
+
+	read_drained(&start);
+	block = alloc_pages(ORDER_2M, 0);
+	REQUIRE(block);
+	hold_everything(&rest);
+	free_pages(block, ORDER_2M);
+	while (hold(&singles, 0))
+		;
+	while (singles.first != PFN_NONE)
+		free_page(unhold(&singles));
+	buddy_read_stats(&before);
+	CHECK(before.cached > 0);
+	CHECK(!alloc_pages(ORDER_2M, ALLOC_LIGHT));
+	CHECK(!alloc_pages(ORDER_MAX, ALLOC_LIGHT));
+	buddy_read_stats(&after);
+	CHECK_EQ(after.cached, before.cached);
+	CHECK_EQ(after.frees, before.frees);
+	CHECK_EQ(after.fails, before.fails);
+	page = alloc_pages(ORDER_2M, 0);
+	CHECK(page == block);
+	free_pages(page, ORDER_2M);
+	buddy_drain();
+
+	page = alloc_pages(2, 0);
+	REQUIRE(page);
+	while (hold(&singles, 1))
+		;
+	free_pages(page, 2);
+	CHECK(alloc_pages_upto(0, 8, 0, &order) == page);
+	CHECK_EQ(order, 2);
+	CHECK_EQ(buddy_free_frames(), 0);
+	free_pages(page, 2);
+	release(&singles);
+	release(&rest);
+	same_blocks(&start);
+}
+
 /* ---- What is not taken back ---- */
 
 /* The free must be refused: counted, named in the log, nothing else changed. */

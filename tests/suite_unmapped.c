@@ -283,6 +283,12 @@ TEST_ID(unmapped, without_a_cache_each_page_pays, "UM2")
 
 /* ---- No whole block ---- */
 
+/* Break-before-make cannot split a leaf that holds its own tables: where next to nothing is free, some do. */
+static bool splits_may_fail(void)
+{
+	return pt_bbm > 0 || (pt_bbm < 0 && arch_mm.bbm);
+}
+
 /* Take everything the page allocator has: blocks of an order first, then the rest. */
 static void exhaust(struct hoard h[ORDER_MAX + 1], unsigned order)
 {
@@ -381,9 +387,8 @@ TEST_ROWS(unmapped, holes, "UM2", 0, count_holes, name_holes)
 	unsigned order = hole_orders[test_row()];
 	u64 cached, single;
 
-	/* The free frames that are left are where tables have to come from: some leaves hold their own. */
-	if (pt_bbm > 0 || (pt_bbm < 0 && arch_mm.bbm))
-		SKIP("break-before-make cannot split a leaf that holds its own tables");
+	if (splits_may_fail())
+		SKIP("break-before-make");
 	cached = splits_with_holes(UNMAPPED_2M, order, 1536);
 	single = splits_with_holes(UNMAPPED_OFF, order, 1536);
 	test_note("holes_of_order=%u pages=1536 splits=%llu splits_singly=%llu", order, (unsigned long long)cached,
@@ -414,6 +419,144 @@ TEST_ID(unmapped, pieces_go_back_at_once, "UM3")
 		CHECK_EQ(all_refills(&g), 1);
 		CHECK_EQ(unmapped_check(), 0);
 	}
+	release(rest);
+	ground_end(&g);
+}
+
+/*
+ * Memory without a whole block: it is gathered for one now and then and not for each page, or a page would cost twenty times
+ * as much. A block that lies ready is taken at once.
+ */
+TEST_ID(unmapped, dry_memory_is_not_gathered_each_time, "UM2")
+{
+	static struct hoard rest[ORDER_MAX + 1];
+	struct buddy_stats before, after;
+	struct hoard h = HOARD_INIT;
+	struct page *block;
+	struct ground g;
+
+	if (splits_may_fail())
+		SKIP("break-before-make");
+	ground_begin(&g, UNMAPPED_2M);
+	block = alloc_pages(ORDER_2M, 0);
+	exhaust(rest, 8);
+	if (CHECK(block != NULL) && make_holes(rest, 0)) {
+		buddy_read_stats(&before);
+		while (h.blocks < 128 && take(&h, 0, UNMAPPED_NOSCRUB))
+			;
+		buddy_read_stats(&after);
+		CHECK_EQ(h.blocks, 128);
+		CHECK_EQ(refills(&g, 0), 128);
+		CHECK_EQ(after.fails - before.fails, 2);
+		CHECK(after.frees - before.frees <= 2 * PAGE_STACK0_ROOM);
+		free_pages(block, ORDER_2M);
+		buddy_drain();
+		CHECK(take(&h, 0, UNMAPPED_NOSCRUB));
+		CHECK_EQ(refills(&g, ORDER_2M), 1);
+	}
+	put_all(&h, 0);
+	unmapped_shrink(UNMAPPED_ALL);
+	release(rest);
+	ground_end(&g);
+}
+
+/* A block in single pages on a CPU's stack is found by who can do with nothing less, whatever was in vain before. */
+TEST_ID(unmapped, what_will_just_do_is_gathered, "UM2")
+{
+	static struct hoard rest[ORDER_MAX + 1];
+	struct hoard singles = HOARD_INIT, h = HOARD_INIT;
+	struct page *block, *spare;
+	struct ground g;
+
+	ground_begin(&g, UNMAPPED_2M);
+	block = alloc_pages(ORDER_2M, 0);
+	spare = alloc_page(0);			/* for the table that splits the gigabyte */
+	exhaust(rest, ORDER_MAX);
+	if (CHECK(block && spare)) {
+		free_pages(block, ORDER_2M);
+		for (struct page *page; (page = alloc_page(0));)
+			hoard_add(&singles, page, 0);
+		CHECK_EQ(singles.blocks, BIT(ORDER_2M));
+		CHECK(!take(&h, 0, 0));
+		for (struct page *page; (page = hoard_pop(&singles, 0));)
+			free_page(page);
+		free_page(spare);
+		CHECK(take(&h, ORDER_2M, UNMAPPED_NOSCRUB));
+		CHECK_EQ(refills(&g, ORDER_2M), 1);
+		CHECK_EQ(all_refills(&g), 1);
+		put_all(&h, ORDER_2M);
+		unmapped_shrink(UNMAPPED_ALL);
+	}
+	release(rest);
+	ground_end(&g);
+}
+
+/* Both halves of one 2 MiB, out of what exhaust() took. False: there are none. */
+static bool pick_halves(struct hoard h[ORDER_MAX + 1], struct page *halves[2])
+{
+	struct hoard kept = HOARD_INIT;
+	struct page *page;
+	unsigned n = 0;
+
+	for (u32 pfn = h[8].head; pfn != PFN_NONE && n < 2; pfn = pfn_to_page(pfn)->next) {
+		n = 0;
+		for (u32 other = h[8].head; other != PFN_NONE; other = pfn_to_page(other)->next)
+			n += (other ^ pfn) >> ORDER_2M == 0;
+		halves[0] = pfn_to_page(pfn & ~(u32)BIT(8));
+	}
+	if (!CHECK_EQ(n, 2))
+		return false;
+	halves[1] = halves[0] + BIT(8);
+	while ((page = hoard_pop(&h[8], 8)))
+		if (page != halves[0] && page != halves[1])
+			hoard_add(&kept, page, 8);
+	h[8] = kept;
+	return true;
+}
+
+/*
+ * Memory is given back when there is none: pieces that make up 2 MiB together, of which nothing is mapped any more, find the table they
+ * need, and blocks need none.
+ */
+TEST_ID(unmapped, giving_back_takes_no_frame, "UM3")
+{
+	static struct hoard rest[ORDER_MAX + 1];
+	struct hoard h = HOARD_INIT;
+	struct page *halves[2], *page, *spare;
+	struct ground g;
+
+	if (splits_may_fail())
+		SKIP("break-before-make");
+	ground_begin(&g, UNMAPPED_2M);
+	unmapped_set_watermarks(1, 1);
+	CHECK(take(&h, ORDER_2M, UNMAPPED_NOSCRUB));
+	CHECK(take(&h, ORDER_2M, UNMAPPED_NOSCRUB));
+	spare = alloc_page(0);			/* for the table of the first half */
+	exhaust(rest, 8);
+	if (CHECK(spare != NULL) && pick_halves(rest, halves)) {
+		struct page *pieces[2];
+
+		free_page(spare);
+		for (unsigned i = 0; i < 2; i++) {
+			free_pages(halves[i], 8);
+			pieces[i] = unmapped_pages_alloc(8, UNMAPPED_NOSCRUB, -1, NULL);
+			CHECK(pieces[i] == halves[i]);
+		}
+		CHECK_EQ(refills(&g, 8), 2);
+		while ((page = alloc_page(0)))
+			hoard_add(&rest[0], page, 0);
+		CHECK_EQ(buddy_free_frames(), 0);
+		for (unsigned i = 0; i < 2; i++)
+			if (pieces[i])
+				unmapped_pages_free(pieces[i], 8);
+		CHECK_EQ(returns(&g, 8), 2);
+		/* The second one is above the mark. */
+		unmapped_pages_free(hoard_pop(&h, ORDER_2M), ORDER_2M);
+		unmapped_pages_free(hoard_pop(&h, ORDER_2M), ORDER_2M);
+		CHECK_EQ(returns(&g, ORDER_2M), 1);
+		CHECK_EQ(unmapped_check(), 0);
+	}
+	put_all(&h, ORDER_2M);
 	release(rest);
 	ground_end(&g);
 }

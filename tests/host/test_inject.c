@@ -35,6 +35,7 @@ static struct {
 	struct pt_space space;
 	u64 gens[MAX_CPUS];
 	struct vm_area *areas[AREAS];
+	u32 held;			/* blocks of 2 MiB: a list through struct page */
 	void *p;
 } s;
 
@@ -310,6 +311,31 @@ static void page_given_back(void)
 	CHECK_EQ(unmapped_check(), 0);
 }
 
+/* Nothing of 2 MiB is free: then a refill asks for less. */
+static void blocks_gone(void)
+{
+	struct page *page;
+
+	s.p = NULL;
+	s.held = PFN_NONE;
+	unmapped_shrink(UNMAPPED_ALL);
+	while ((page = alloc_pages(ORDER_2M, 0))) {
+		page->next = s.held;
+		s.held = (u32)page_to_pfn(page);
+	}
+}
+
+static void blocks_back(void)
+{
+	page_given_back();
+	while (s.held != PFN_NONE) {
+		struct page *page = pfn_to_page(s.held);
+
+		s.held = page->next;
+		free_pages(page, ORDER_2M);
+	}
+}
+
 static void execmem_pages_first(void)
 {
 	CHECK_EQ(execmem_set_policy(EXECMEM_PAGES), 0);
@@ -359,6 +385,7 @@ static const struct operation {
 	{ "execmem_alloc.pages", execmem_pages_first, execmem_pages, undo_execmem, 5 },
 	{ "temp_map_init", temp_map_reset, roots_made, roots_back, 5 },
 	{ "unmapped_pages_alloc", NULL, page_taken, page_given_back, 1 },
+	{ "unmapped_pages_alloc.no_block", blocks_gone, page_taken, blocks_back, 2 },
 	{ "unmapped_pages_alloc.single", cache_off, page_taken, page_given_back, 1 },
 };
 

@@ -34,7 +34,8 @@ struct result {
 	struct cost cost[LAB_OPS];
 };
 #define RESULTS_MAX 64u
-#define FALLBACK_PAGES 64u	/* with as many, splits are compared between policies */
+#define FALLBACK_PAGES 64u	/* with as many, splits are compared between policies, and what a page costs is looked at */
+#define FALLBACK_INSTRUCTIONS 8000u	/* to take one, on average */
 #define UNMOVABLE_SHARE 8u	/* LAB_UNMOVABLE: one frame in so many is free */
 
 /*
@@ -479,15 +480,18 @@ static void check_whole_blocks(const struct lab_run *run, unsigned order)
  * chance decides (whether the first one lies in a gigabyte that is split already): there, no piece splits more than
  * the leaf it lies in and the gigabyte around.
  */
-static void check_fallback(const struct lab_run *run)
+static void check_fallback(struct lab_run *run)
 {
 	const struct result *r = find_result(run, &lab_policies[LAB_SCATTERED]);
 	const struct report_state *b = &run->states[LAB_BEFORE], *p = &run->states[LAB_PEAK];
+	struct cost take = cost_of(&run->samples[LAB_TAKE], &run->tlb[LAB_TAKE][0], &run->tlb[LAB_TAKE][1]);
 
 	CHECK(p->map.direct_map_level2_splits - b->map.direct_map_level2_splits <= refills_at(LAB_PEAK));
 	CHECK(p->map.direct_map_level3_splits - b->map.direct_map_level3_splits <= refills_at(LAB_PEAK));
 	if (run->n < FALLBACK_PAGES)
 		return;
+	if (measure_exact() && !CONFIG_DEBUG)
+		CHECK(take.mean <= FALLBACK_INSTRUCTIONS);
 	if (!r) {
 		test_note("the row of scattered has not run: nothing to compare with");
 		return;
@@ -496,7 +500,7 @@ static void check_fallback(const struct lab_run *run)
 	      splits_of(&r->states[LAB_PEAK].map) - splits_of(&r->states[LAB_BEFORE].map));
 }
 
-static void check_cache(const struct lab_run *run)
+static void check_cache(struct lab_run *run)
 {
 	unsigned order = blocks_for(run);
 
@@ -512,7 +516,7 @@ static void check_cache(const struct lab_run *run)
 		check_fallback(run);
 }
 
-static void check_row(const struct lab_run *run)
+static void check_row(struct lab_run *run)
 {
 	const struct report_state *b = &run->states[LAB_BEFORE], *a = &run->states[LAB_AFTER];
 	u64 splits2 = a->map.direct_map_level2_splits - b->map.direct_map_level2_splits;
