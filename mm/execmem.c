@@ -14,6 +14,7 @@
 #include "kernel/base/bits.h"
 #include "kernel/base/errno.h"
 #include "kernel/base/log.h"
+#include "kernel/base/trace.h"
 #include "mm/execmem_internal.h"
 #include "mm/plant.h"
 #include "mm/set_memory.h"
@@ -419,6 +420,7 @@ int execmem_fill(void *dst, const void *src, u64 len)
 		exec = execmem_is_executable(row);
 		rc = write_regions(region, range(start, end), src, s->flags & SPAN_SEALED ? text_poke : row->fill);
 		c->fills++;
+		trace_event(TRACE_FILL, start, len, s->flags & SPAN_SEALED);
 		c->bytes_filled += len;
 		c->serialisations += exec;
 	}

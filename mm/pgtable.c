@@ -16,6 +16,7 @@
 #include "kernel/base/log.h"
 #include "kernel/base/panic.h"
 #include "kernel/base/string.h"
+#include "kernel/base/trace.h"
 #include "mm/arch.h"
 #include "mm/buddy.h"
 #include "mm/plant.h"
@@ -530,6 +531,7 @@ void pt_split_leaf(struct pt_space *space, struct pt_slot slot, u64 va, struct p
 	stats->leaves[slot.level - 1] += PT_ENTRIES;
 	stats->splits[slot.level]++;
 	stats->tables++;
+	trace_event(TRACE_SPLIT, slot.level, va, page_to_phys(child).raw);
 }
 
 /* ---- Plan ---- */

@@ -11,6 +11,7 @@
  * the table is made absent first (a marker keeps others out), then flushed, then the leaf gets the A and D of all.
  */
 #include "kernel/base/panic.h"
+#include "kernel/base/trace.h"
 #include "mm/arch.h"
 #include "mm/plant.h"
 #include "mm/pt_internal.h"
@@ -125,6 +126,7 @@ static void count_collapse(struct pt_space *space, const struct page *table)
 	stats->leaves[table->order + 1]++;
 	stats->collapses[table->order + 1]++;
 	stats->tables--;
+	trace_event(TRACE_COLLAPSE, table->order + 1u, table->va, page_to_phys(table).raw);
 }
 
 /* Kernel leaves: one store. */

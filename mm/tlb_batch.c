@@ -13,6 +13,7 @@
 
 #include "kernel/base/log.h"
 #include "kernel/base/panic.h"
+#include "kernel/base/trace.h"
 #include "mm/arch.h"
 #include "mm/buddy.h"
 #include "mm/pgtable.h"
@@ -89,6 +90,12 @@ void tlb_batch_free(struct tlb_batch *b, struct page *page, unsigned order)
 
 /* ---- On each CPU ---- */
 
+/* Out of line, and by the one pointer that is at hand: the path it is called from is the shortest there is. */
+static __noinline void trace_ranges(const struct tlb_flush *f)
+{
+	trace_write(TRACE_FLUSH, f->gen_last, f->pages, f->ranges[0].start);
+}
+
 static inline void flush_ranges(const struct tlb_flush *f, struct tlb_stats *stats)
 {
 	stats->pages_invalidated += f->pages;
@@ -125,12 +132,15 @@ static inline void flush_this_cpu(const struct tlb_flush *f, u64 *mine, struct t
 	if (!f->full && at + 1 >= f->gen_first && f->nr_gens == f->gen_last - f->gen_first + 1) {
 		flush_ranges(f, stats);
 		store_release(mine, f->gen_last);
+		if (unlikely(trace_on(TRACE_FLUSH)))
+			trace_ranges(f);
 	} else {
 		u64 now = load_acquire(&space->gen);
 
 		arch_tlb_flush_all();
 		stats->nr_tlb_local_flush_all++;
 		store_release(mine, now);
+		trace_event(TRACE_FLUSH, now, 0, 0);
 	}
 }
 
@@ -139,6 +149,7 @@ void tlb_flush_run(const struct tlb_flush *f)
 	u32 me = arch_this_cpu()->id;
 
 	tlb_stats[me].nr_tlb_remote_flush_received++;
+	trace_event(TRACE_RECEIVE, f->gen_last, f->full ? 0 : f->pages, load_relaxed(&f->space->cpu_gen[me]));
 	flush_this_cpu(f, &f->space->cpu_gen[me], &tlb_stats[me]);
 }
 
@@ -236,6 +247,7 @@ static __noinline bool flush_others(struct tlb_batch *b, u32 me)
 
 		assert(arch_irqs_enabled());
 		tlb_stats[me].nr_tlb_remote_flush += nr;
+		trace_event(TRACE_SEND, f->gen_last, nr, f->full ? 0 : f->pages);
 		arch_tlb_shootdown(&targets, f, &dead);
 		tlb_stats[me].shootdown_cycles += arch_cycles() - start;
 	}

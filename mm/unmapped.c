@@ -10,6 +10,7 @@
 
 #include "kernel/base/errno.h"
 #include "kernel/base/log.h"
+#include "kernel/base/trace.h"
 #include "mm/directmap.h"
 #include "mm/plant.h"
 #include "mm/temp_map.h"
@@ -147,6 +148,7 @@ static int piece_unmap(struct page *page, unsigned order)
 	count_blocks(pfn, order, true);
 	fetch_add(&um_cache.frames, BIT(order));
 	fetch_add(&um_cache.stats.refills[order], 1);
+	trace_event(TRACE_REFILL, pfn, order, load_relaxed(&um_cache.frames));
 	if (order < ORDER_2M)
 		store_relaxed(&um_cache.open, pfn);
 	return 0;
@@ -198,6 +200,7 @@ static int piece_give(struct page *page, struct tlb_batch *batch)
 	count_blocks(page_to_pfn(page), order, false);
 	fetch_add(&um_cache.frames, -nr);
 	fetch_add(&um_cache.stats.returns[order], 1);
+	trace_event(TRACE_RETURN, page_to_pfn(page), order, load_relaxed(&um_cache.frames));
 	free_pages(page, order);
 	return 0;
 }

@@ -14,6 +14,7 @@
 #include "arch/x86_64/nmi.h"
 #include "arch/x86_64/percpu.h"
 #include "kernel/base/fmt.h"
+#include "kernel/base/trace.h"
 
 /* One trap_try() in progress. It lives on the stack of that function. */
 struct trap_catch {
@@ -173,6 +174,8 @@ void trap_handler(struct trap_frame *frame)
 
 		if (frame->vector == TRAP_MACHINE_CHECK)
 			cpu->state.nesting = CPU_MACHINE_CHECK;
+		if (frame->vector == TRAP_PAGE_FAULT)
+			trace_event(TRACE_FAULT, cr2, frame->error, frame->rip);
 		if (!unwind(cpu, frame, cr2))
 			kernel_trap(frame, cr2);
 		return;
