@@ -17,6 +17,7 @@ enum key_kind {
 	KEY_NUMBER,	/* a u64 */
 	KEY_TEXT,	/* a char[CMDLINE_TEXT] */
 	KEY_BOOL,	/* on, off; a bool */
+	KEY_TRACE,	/* a struct trace_filter */
 	KEY_LATER,	/* its mechanism comes later: only the value is checked */
 };
 
@@ -63,9 +64,9 @@ static const struct key_row keys[] = {
 	{ "um", KEY_CHOICE, um_words, offsetof(struct cmdline, um) },
 	{ "execmem", KEY_CHOICE, execmem_words, offsetof(struct cmdline, execmem) },
 	{ "kaslr", KEY_BOOL, on_off, offsetof(struct cmdline, kaslr) },
+	{ "trace", KEY_TRACE, NULL, offsetof(struct cmdline, trace) },
 	{ "ptprot", KEY_LATER, ptprot_words, 0 },
 	{ "cpus", KEY_LATER, NULL, 0 },
-	{ "trace", KEY_LATER, NULL, 0 },
 	{ "logs", KEY_LATER, on_off, 0 },
 };
 
@@ -131,28 +132,32 @@ static bool set_field(struct cmdline *out, const struct key_row *row, const char
 		return true;
 	case KEY_LATER:
 		return *value;
+	case KEY_TRACE:
+		break;
 	}
 	return false;
 }
 
-/* One word, key and value parted already; true if there is something to complain about. */
-static bool take_word(struct cmdline *out, const char *key, const char *value)
+/* One word, key and value parted already. Returns how much there was to complain about. */
+static unsigned take_word(struct cmdline *out, const char *key, const char *value)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(keys); i++) {
 		if (strcmp(keys[i].key, key) != 0)
 			continue;
+		if (keys[i].kind == KEY_TRACE)
+			return trace_parse(value, (struct trace_filter *)((char *)out + keys[i].offset));
 		if (!set_field(out, &keys[i], value)) {
 			log_warn("command line: bad value in %s=%.64s, ignored", key, value);
-			return true;
+			return 1;
 		}
 		if (keys[i].kind == KEY_NUMBER)
 			out->seed_given = true;
 		if (keys[i].kind == KEY_LATER)
 			log_info("command line: %s=%.64s has no effect yet", key, value);
-		return false;
+		return 0;
 	}
 	log_warn("command line: unknown key %.64s, ignored", key);
-	return true;
+	return 1;
 }
 
 static bool is_blank(char c)

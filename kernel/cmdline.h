@@ -17,11 +17,16 @@
  *	execmem=pages|pack|huge|huge+tail
  *				how executable memory is handed out (mm/execmem.h); default huge
  *	kaslr=on|off		off: executable memory at the same addresses on every boot
+ *	trace=off|on|dump|EVENT[,EVENT]
+ *				record what is done to mappings (kernel/base/trace.h), all events or these: split collapse flush
+ *				send receive refill return fill fault. Panics show the last records. dump, alone or
+ *				beside events: all records are printed behind the tests. An unknown event is named in the
+ *				log, the others count
  *	panic=assert|fault|overflow|nested
  *				crash on purpose once everything is up: this is how panics are tested
  *
  * Accepted, with a line in the log that they have no effect yet, because what they choose comes later:
- *	ptprot=off|readonly|pks  cpus=N  trace=…  logs=on|off
+ *	ptprot=off|readonly|pks  cpus=N  logs=on|off
  *
  * A key given twice counts as it is given last. An unknown key or a bad value is named in the log and fails
  * nothing.
@@ -29,6 +34,7 @@
 #ifndef KERNEL_CMDLINE_H
 #define KERNEL_CMDLINE_H
 
+#include "kernel/base/trace.h"
 #include "kernel/base/types.h"
 #include "mm/execmem.h"
 #include "mm/pgtable.h"
@@ -55,6 +61,7 @@ struct cmdline {
 	u32 um;				/* enum unmapped_mode; default 2m */
 	u32 execmem;			/* enum execmem_policy; default huge */
 	u32 panic;			/* enum cmdline_panic */
+	struct trace_filter trace;	/* default off */
 };
 
 /* What the kernel was started with. Constant after cmdline_parse(). */

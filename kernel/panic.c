@@ -20,6 +20,7 @@
 #include "kernel/main.h"
 #include "kernel/stack.h"
 #include "kernel/symbols.h"
+#include "kernel/trace.h"
 #include "mm/arch.h"
 #include "mm/vm_area.h"
 
@@ -159,12 +160,19 @@ static void say_backtrace(void *arg)
 		log_info("  ... and more");
 }
 
+static void say_trace(void *arg)
+{
+	(void)arg;
+	trace_say_last();
+}
+
 static const struct {
 	const char *name;
 	void (*say)(void *arg);
 } parts[] = {
 	{ "message", say_message },	{ "fault", say_fault }, { "area", say_area },
 	{ "registers", say_registers }, { "page walk", say_walk }, { "backtrace", say_backtrace },
+	{ "trace", say_trace },
 };
 
 /* Stop this CPU if another one speaks; say so and end if it is this one. Returns for the first panic only. */

@@ -73,7 +73,7 @@ class Ktap:
         self.running = None         # the test that was announced and has no result yet
         self.suite = None           # the subtest that is open
         self.panic = None           # the first line of a panic
-        self.figures = []           # (kind, words) of counter, lab and cost lines
+        self.figures = []           # (kind, words) of counter, lab, cost and trace lines
         self.started = False
         self.finished = False
         self._levels = []
@@ -194,7 +194,7 @@ class Ktap:
             self._mark(indent // 2, mark[1], mark[2])
             return
         kind, _, rest = body[1:].strip().partition(" ")
-        if kind in ("counter", "lab", "cost"):
+        if kind in ("counter", "lab", "cost", "trace"):
             pairs = words(rest)
             if pairs is None:
                 self._problem(f"a {kind} line that is not key=value words: {body[:120]!r}")

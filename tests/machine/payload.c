@@ -6,6 +6,7 @@
 #include "kernel/cmdline.h"
 #include "kernel/main.h"
 #include "kernel/memory.h"
+#include "kernel/trace.h"
 #include "tests/lab/lab.h"
 #include "tests/lab/measure.h"
 #include "tests/report.h"
@@ -49,5 +50,6 @@ int kernel_payload(const struct boot_info *bi)
 	lab_mode = lab_modes[cmdline.lab];
 	report_begin(&setup);
 	test_run_all(cmdline.suite);
+	trace_dump();
 	return report_end() ? 0 : 1;
 }

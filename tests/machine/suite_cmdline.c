@@ -62,7 +62,19 @@ TEST(cmdline, the_last_word_counts)
 
 TEST(cmdline, keys_of_later_mechanisms_are_accepted)
 {
-	CHECK_EQ(parse("ptprot=pks cpus=4 trace=all logs=on"), 0);
+	CHECK_EQ(parse("ptprot=pks cpus=4 logs=on"), 0);
+}
+
+TEST_ID(cmdline, trace_takes_events, "IF RP4")
+{
+	CHECK_EQ(parse(""), 0);
+	CHECK(c.trace.mask == 0 && !c.trace.dump);
+	CHECK_EQ(parse("trace=on"), 0);
+	CHECK(c.trace.mask == TRACE_ALL && !c.trace.dump);
+	CHECK_EQ(parse("trace=on trace=split,dump"), 0);
+	CHECK(c.trace.mask == 1u << TRACE_SPLIT && c.trace.dump);
+	CHECK_EQ(parse("trace=split,bogus,flush,also-bogus"), 2);
+	CHECK_EQ(c.trace.mask, 1u << TRACE_SPLIT | 1u << TRACE_FLUSH);
 }
 
 TEST(cmdline, bad_words_are_counted_and_change_nothing)
