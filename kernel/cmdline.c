@@ -15,6 +15,7 @@ struct choice {
 enum key_kind {
 	KEY_CHOICE,	/* one of the words; a u32 */
 	KEY_NUMBER,	/* a u64 */
+	KEY_COUNT,	/* a u32, from 1 on */
 	KEY_TEXT,	/* a char[CMDLINE_TEXT] */
 	KEY_BOOL,	/* on, off; a bool */
 	KEY_TRACE,	/* a struct trace_filter */
@@ -42,6 +43,10 @@ static const struct choice panic_words[] = { { "assert", PANIC_ASSERT },
 					     { "overflow", PANIC_OVERFLOW },
 					     { "nested", PANIC_NESTED },
 					     { 0 } };
+static const struct choice plant_words[] = { { "silent-cpu", PLANT_SILENT_CPU },
+					     { "deaf-cpu", PLANT_DEAF_CPU },
+					     { "dead-cpu", PLANT_DEAD_CPU },
+					     { 0 } };
 static const struct choice um_words[] = { { "2m", UNMAPPED_2M }, { "1g", UNMAPPED_1G }, { "off", UNMAPPED_OFF }, { 0 } };
 static const struct choice execmem_words[] = { { "pages", EXECMEM_PAGES },
 					       { "pack", EXECMEM_PACK },
@@ -60,13 +65,14 @@ static const struct key_row keys[] = {
 	{ "bbm", KEY_CHOICE, on_off, offsetof(struct cmdline, bbm) },
 	{ "debug", KEY_BOOL, on_off, offsetof(struct cmdline, debug) },
 	{ "soak", KEY_BOOL, on_off, offsetof(struct cmdline, soak) },
+	{ "cpus", KEY_COUNT, NULL, offsetof(struct cmdline, cpus) },
+	{ "plant", KEY_CHOICE, plant_words, offsetof(struct cmdline, plant) },
 	{ "panic", KEY_CHOICE, panic_words, offsetof(struct cmdline, panic) },
 	{ "um", KEY_CHOICE, um_words, offsetof(struct cmdline, um) },
 	{ "execmem", KEY_CHOICE, execmem_words, offsetof(struct cmdline, execmem) },
 	{ "kaslr", KEY_BOOL, on_off, offsetof(struct cmdline, kaslr) },
 	{ "trace", KEY_TRACE, NULL, offsetof(struct cmdline, trace) },
 	{ "ptprot", KEY_LATER, ptprot_words, 0 },
-	{ "cpus", KEY_LATER, NULL, 0 },
 	{ "logs", KEY_LATER, on_off, 0 },
 };
 
@@ -113,6 +119,7 @@ static bool set_field(struct cmdline *out, const struct key_row *row, const char
 {
 	void *field = (char *)out + row->offset;
 	u32 word = 0;
+	u64 number;
 
 	if (row->choices && !choose(row->choices, value, &word))
 		return false;
@@ -125,6 +132,12 @@ static bool set_field(struct cmdline *out, const struct key_row *row, const char
 		return true;
 	case KEY_NUMBER:
 		return cmdline_number(value, field);
+	case KEY_COUNT:
+		if (!cmdline_number(value, &number) || !number || number > UINT32_MAX)
+			return false;
+		word = (u32)number;
+		memcpy(field, &word, sizeof(word));
+		return true;
 	case KEY_TEXT:
 		if (!*value || strlen(value) >= CMDLINE_TEXT)
 			return false;

@@ -22,11 +22,15 @@
  *				send receive refill return fill fault. Panics show the last records. dump, alone or
  *				beside events: all records are printed behind the tests. An unknown event is named in the
  *				log, the others count
+ *	cpus=N			use no more CPUs than that; default all
+ *	plant=silent-cpu|deaf-cpu|dead-cpu
+ *				a CPU that never starts; that leaves a shootdown unanswered; that takes no NMI either: this is how their
+ *				reports are tested (deaf and dead: by the suite `deaf`)
  *	panic=assert|fault|overflow|nested
  *				crash on purpose once everything is up: this is how panics are tested
  *
  * Accepted, with a line in the log that they have no effect yet, because what they choose comes later:
- *	ptprot=off|readonly|pks  cpus=N  logs=on|off
+ *	ptprot=off|readonly|pks  logs=on|off
  *
  * A key given twice counts as it is given last. An unknown key or a bad value is named in the log and fails
  * nothing.
@@ -42,6 +46,7 @@
 
 enum cmdline_lab { LAB_OFF, LAB_SHORT, LAB_FULL };
 enum cmdline_end { END_EXIT, END_HALT, END_REBOOT, END_POWEROFF, END_MONITOR };
+enum cmdline_plant { PLANT_NOTHING, PLANT_SILENT_CPU, PLANT_DEAF_CPU, PLANT_DEAD_CPU };
 enum cmdline_panic { PANIC_NONE, PANIC_ASSERT, PANIC_FAULT, PANIC_OVERFLOW, PANIC_NESTED };
 
 #define CMDLINE_TEXT 256u
@@ -62,6 +67,8 @@ struct cmdline {
 	u32 execmem;			/* enum execmem_policy; default huge */
 	u32 panic;			/* enum cmdline_panic */
 	struct trace_filter trace;	/* default off */
+	u32 plant;			/* enum cmdline_plant */
+	u32 cpus;			/* to use at most; 0: all */
 };
 
 /* What the kernel was started with. Constant after cmdline_parse(). */

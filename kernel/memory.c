@@ -43,6 +43,7 @@ _Static_assert(SECTION_PAGES_BYTES == 2 * MIB, "the struct pages of a section fi
 
 static u64 kernel_cpu_gen[MAX_CPUS];
 static u64 usable_bytes;
+static struct range ap_start;
 
 /* Tables that early_map() added to the boot root: given back with it. */
 #define EARLY_TABLES_MAX 64u
@@ -102,6 +103,17 @@ bool memory_usable_range(const struct boot_info *bi, unsigned *cursor, struct ra
 #define for_each_usable(bi, r) \
 	for (unsigned r##_cursor = 0; memory_usable_range((bi), &r##_cursor, &(r));)
 
+#define AP_START_SIZE (3 * PAGE_SIZE)
+
+/* The highest free frames below 1 MiB. What the loader has is left alone: it is in use still. */
+static void choose_ap_start(const struct boot_mem *m)
+{
+	struct range r = range_intersect(frames_of(m), range(0, MIB));
+
+	if (type_is_usable(m->type) && !type_is_loader(m->type) && !range_empty(r) && range_size(r) >= AP_START_SIZE)
+		ap_start = range(r.end - AP_START_SIZE, r.end);
+}
+
 static void fill_bootmem(const struct boot_info *bi)
 {
 	const struct boot_mem *map = map_of(bi);
@@ -113,7 +125,10 @@ static void fill_bootmem(const struct boot_info *bi)
 		if (type_is_usable(map[i].type) && !type_is_loader(map[i].type) && !range_empty(r) &&
 		    bootmem_add(r))
 			dropped++, usable_bytes -= range_size(r);
+		choose_ap_start(&map[i]);
 	}
+	if (!range_empty(ap_start) && bootmem_reserve(ap_start))
+		ap_start = range(0, 0);
 	if (dropped)
 		log_warn("memory map: %u ranges not used (overlapping, or too many)", dropped);
 }
@@ -407,6 +422,19 @@ void memory_init(const struct boot_info *bi)
 		 (unsigned long long)(usable_bytes / MIB),
 		 (unsigned long long)((page_max_pfn * sizeof(struct page)) / KIB),
 		 (unsigned long long)(reclaimed << PAGE_SHIFT) / KIB);
+}
+
+bool memory_ap_start(struct range *out)
+{
+	*out = ap_start;
+	return !range_empty(ap_start);
+}
+
+void memory_ap_start_release(void)
+{
+	if (!range_empty(ap_start))
+		buddy_add(ap_start.start >> PAGE_SHIFT, range_size(ap_start) >> PAGE_SHIFT);
+	ap_start = range(0, 0);
 }
 
 u64 memory_usable(void)

@@ -15,6 +15,13 @@
  */
 void memory_init(const struct boot_info *bi);
 
+/*
+ * Three frames below 1 MiB, one behind the other, that the firmware's map offers and nobody has got: where other CPUs start.
+ * False: there are none. They are PAGE_BOOT, in the direct map, and go to the page allocator by memory_ap_start_release().
+ */
+bool memory_ap_start(struct range *out);
+void memory_ap_start_release(void);
+
 /* RAM that the kernel may use, in bytes: what the direct map holds. */
 u64 memory_usable(void);
 

@@ -14,4 +14,14 @@
  */
 void smp_init_boot_cpu(void);
 
+/*
+ * Start every other CPU that ACPI lists as usable, up to the command line's cpus=. Each comes up with its own stacks, per-CPU data,
+ * page cache and temporary root, in the kernel's root and in the state of the first, and then runs threads. One that does not
+ * answer, or cannot do what the first can, is named in the log and left out. Boot CPU, once, after smp_init_boot_cpu().
+ */
+void smp_start_others(void);
+
+/* CPUs that were to be started and did not come up. */
+u32 smp_left_out(void);
+
 #endif

@@ -19,17 +19,34 @@ static const struct {
 	[IST_MACHINE_CHECK] = { "machine-check", IST_STACK_SIZE },
 };
 
+bool stack_alloc(struct range *stacks)
+{
+	for (unsigned i = 0; i < CPU_STACKS; i++)
+		stacks[i] = range(0, 0);
+	for (unsigned i = 0; i < CPU_STACKS; i++) {
+		void *p = vmalloc(kinds[i].size);
+
+		if (!p) {
+			stack_free(stacks);
+			return false;
+		}
+		stacks[i] = range_len((u64)p, kinds[i].size);
+	}
+	return true;
+}
+
+void stack_free(const struct range *stacks)
+{
+	for (unsigned i = 0; i < CPU_STACKS; i++)
+		vfree((void *)stacks[i].start);
+}
+
 void *stack_init(void)
 {
 	struct range stacks[CPU_STACKS];
 
-	for (unsigned i = 0; i < CPU_STACKS; i++) {
-		void *p = vmalloc(kinds[i].size);
-
-		if (!p)
-			panic("no memory for the %s stack", kinds[i].name);
-		stacks[i] = range_len((u64)p, kinds[i].size);
-	}
+	if (!stack_alloc(stacks))
+		panic("no memory for the boot CPU's stacks");
 	percpu_set_stacks(stacks);
 	return (void *)stacks[CPU_STACK_TASK].end;
 }

@@ -16,6 +16,10 @@
  */
 void *stack_init(void);
 
+/* The stacks of another CPU. False: no memory, and none is left over. */
+bool stack_alloc(struct range *stacks) __must_check;
+void stack_free(const struct range *stacks);
+
 /* Which of this CPU's stacks an address belongs to, its guards included: "task", "NMI", …; NULL: none. Any context. */
 const char *stack_name(u64 va);
 

@@ -274,7 +274,8 @@ void pt_space_destroy(struct pt_space *space)
 			destroy_tables(space, e, space->levels - 1u);
 	}
 	pt_table_retire(phys_to_page(space->root));
-	free_page(phys_to_page(space->root));
+	if (phys_to_page(space->root)->flags & PAGE_HEAD)	/* else it was the caller's, and is again */
+		free_page(phys_to_page(space->root));
 	space->root = phys(0);
 }
 

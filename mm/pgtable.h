@@ -102,8 +102,8 @@ struct pt_slot {
 extern struct pt_space kernel_space;
 
 /*
- * Make *space empty: one root table from the allocator (or `root`, if not 0: a zeroed frame whose struct
- * page exists). cpu_gen has MAX_CPUS words. -ENOMEM. The space is listed for the audit.
+ * Make *space empty: one root table from the allocator (or `root`, if not 0: a frame of the caller's,
+ * whose struct page exists; pt_space_destroy() leaves it to the caller again). cpu_gen has MAX_CPUS words. -ENOMEM. The space is listed for the audit.
  */
 int pt_space_init(struct pt_space *space, const char *name, unsigned flags, phys_t root, u64 *cpu_gen) __must_check;
 

@@ -91,18 +91,29 @@ int temp_map_init(u32 nr)
 	return rc;
 }
 
+int temp_map_add_cpu(u32 cpu)
+{
+	if (cpu >= MAX_CPUS)
+		return -EINVAL;
+	return roots[cpu] ? -EBUSY : root_make(cpu);
+}
+
+void temp_map_remove_cpu(u32 cpu)
+{
+	struct temp_root *r = roots[cpu];
+
+	if (!r)
+		return;
+	roots[cpu] = NULL;
+	pt_audit_window_remove(&r->space, TEMP_MAP_SLOTS);
+	pt_space_destroy(&r->space);
+	free_page(virt_to_page(r));
+}
+
 void temp_map_reset(void)
 {
-	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
-		struct temp_root *r = roots[cpu];
-
-		if (!r)
-			continue;
-		roots[cpu] = NULL;
-		pt_audit_window_remove(&r->space, TEMP_MAP_SLOTS);
-		pt_space_destroy(&r->space);
-		free_page(virt_to_page(r));
-	}
+	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
+		temp_map_remove_cpu(cpu);
 }
 
 struct pt_space *temp_map_space(u32 cpu)

@@ -26,6 +26,12 @@
  * the audit), -EINVAL (nr is 0 or too large), -EBUSY (they are there already); nothing is left of a failure.
  */
 int temp_map_init(u32 nr) __must_check;
+/*
+ * Make, or free, the root of one more CPU. It does not run yet, or is not going to; kernel_space's top level is filled. -ENOMEM,
+ * -ENOSPC, -EINVAL (no such CPU), -EBUSY (it has one).
+ */
+int temp_map_add_cpu(u32 cpu) __must_check;
+void temp_map_remove_cpu(u32 cpu);
 /* Forget the roots and free their tables. No CPU is inside one (hosted tests). */
 void temp_map_reset(void);
 /* The space of a CPU's root, for audits and tests. NULL: it has none. */

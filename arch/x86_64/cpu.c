@@ -231,6 +231,25 @@ void cpu_init(void)
 	arch_mm.bbm = errata_bbm(&cpu_info);
 }
 
+bool cpu_init_other(u32 cpu)
+{
+	struct cpu_info info = { 0 };
+	u64 lacks;
+
+	read_cpuid(&info);
+	lacks = cpu_info.features & ~info.features;
+	for (unsigned i = 0; i < CPU_FEATURES; i++)
+		if (lacks & BIT(i))
+			log_warn("CPU %u lacks %s, which the first CPU has", cpu, features[i].name);
+	if (info.phys_bits < cpu_info.phys_bits)
+		log_warn("CPU %u has %u-bit physical addresses, the first CPU %u", cpu, info.phys_bits, cpu_info.phys_bits);
+	if (lacks || info.phys_bits < cpu_info.phys_bits)
+		return false;
+	set_control_registers();
+	set_pat();
+	return true;
+}
+
 void cpu_log(void)
 {
 	static const char *const bbm[] = { "no", "executable leaves", "all leaves" };

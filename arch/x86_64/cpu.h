@@ -58,6 +58,12 @@ static inline bool cpu_has(enum cpu_feature feature)
  */
 void cpu_init(void);
 
+/*
+ * The same registers on CPU number cpu, which runs this: they get what the first has. False, and a line in the log: it lacks
+ * something that the first has.
+ */
+bool cpu_init_other(u32 cpu) __must_check;
+
 /* Say in the log which CPU this is, and what it lacks. */
 void cpu_log(void);
 

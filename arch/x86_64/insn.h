@@ -29,6 +29,7 @@
 #define MSR_AMD_SYSCFG 0xc0010010u
 #define MSR_AMD_TOP_MEM2 0xc001001du
 
+#define EFER_LMA (1ull << 10)
 #define EFER_NXE (1ull << 11)
 
 #define CR0_MP (1ull << 1)

@@ -6,6 +6,8 @@
 #include "arch/x86_64/insn.h"
 #include "arch/x86_64/trap.h"
 #include "kernel/base/bits.h"
+#include "kernel/base/fmt.h"
+#include "kernel/base/log.h"
 #include "kernel/base/string.h"
 #include "mm/arch.h"
 
@@ -51,11 +53,11 @@ static u64 read_force_wb(void)
 	return top & PTE_ADDR;
 }
 
-void mtrr_init(void)
+void mtrr_read(struct mtrr_state *state)
 {
-	struct mtrr_state *state = &boot_state;
 	u64 cap, def;
 
+	memset(state, 0, sizeof(*state));
 	state->phys_bits = cpu_info.phys_bits;
 	state->present = cpu_has(CPU_MTRR);
 	if (!state->present)
@@ -73,6 +75,70 @@ void mtrr_init(void)
 		state->variable[i].mask = insn_rdmsr(MSR_MTRR_PHYS_MASK(i));
 	}
 	state->force_wb_end = read_force_wb();
+}
+
+void mtrr_init(void)
+{
+	mtrr_read(&boot_state);
+}
+
+/* ---- The same on every CPU? (SDM 3A 12.11.8: they must agree) ---- */
+
+#define DIFFERENCES_SAID 4u
+
+struct comparison {
+	char *text;
+	size_t size, len;
+	unsigned nr;
+};
+
+static void differ(struct comparison *c, const char *what, int index, u64 first, u64 other)
+{
+	char number[16] = "";
+
+	if (first == other || c->nr++ >= DIFFERENCES_SAID || c->len >= c->size)
+		return;
+	if (index >= 0)
+		fmt_print(number, sizeof(number), " %d", index);
+	c->len += fmt_print(c->text + c->len, c->size - c->len, "%s%s%s 0x%llx (not 0x%llx)", c->len ? ", " : "", what,
+			    number, (unsigned long long)other, (unsigned long long)first);
+}
+
+unsigned mtrr_compare(const struct mtrr_state *first, const struct mtrr_state *other, char *text, size_t size)
+{
+	struct comparison c = { text, size, 0, 0 };
+
+	*text = 0;
+	differ(&c, "present", -1, first->present, other->present);
+	differ(&c, "enabled", -1, first->enabled, other->enabled);
+	differ(&c, "default type", -1, first->default_type, other->default_type);
+	differ(&c, "fixed ranges enabled", -1, first->fixed_enabled, other->fixed_enabled);
+	differ(&c, "variable ranges", -1, first->nr_variable, other->nr_variable);
+	differ(&c, "write-back up to", -1, first->force_wb_end, other->force_wb_end);
+	for (int i = 0; i < (int)MTRR_FIXED; i++)
+		differ(&c, "type of fixed range", i, first->fixed[i], other->fixed[i]);
+	for (int i = 0; i < (int)MTRR_VARIABLE_MAX; i++) {
+		differ(&c, "base", i, first->variable[i].base, other->variable[i].base);
+		differ(&c, "mask", i, first->variable[i].mask, other->variable[i].mask);
+	}
+	if (c.nr > DIFFERENCES_SAID && c.len < size)
+		fmt_print(text + c.len, size - c.len, " and %u more", c.nr - DIFFERENCES_SAID);
+	return c.nr;
+}
+
+/* An emulator may reset them by INIT, and does not care: there the difference is worth a line, no warning. */
+void mtrr_check(u32 cpu)
+{
+	struct mtrr_state mine;
+	char text[256];
+
+	mtrr_read(&mine);
+	if (!mtrr_compare(&boot_state, &mine, text, sizeof(text)))
+		return;
+	if (cpu_has(CPU_HYPERVISOR))
+		log_info("CPU %u: MTRRs, under a hypervisor: %s", cpu, text);
+	else
+		log_warn("CPU %u: MTRRs are not those of the first CPU: %s", cpu, text);
 }
 
 /* Below 1 MiB: 8 ranges of 64K, 16 of 16K from 512 KiB on, 64 of 4K from 768 KiB on. */

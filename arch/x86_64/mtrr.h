@@ -38,6 +38,17 @@ struct mtrr_state {
 /* Read the registers of this CPU; what arch_memory_type() answers from. cpu_info is filled in. */
 void mtrr_init(void);
 
+/* Read the registers of this CPU. */
+void mtrr_read(struct mtrr_state *state);
+
+/*
+ * Compare two states. Returns the number of differences; the first few are in text, in words.
+ */
+unsigned mtrr_compare(const struct mtrr_state *first, const struct mtrr_state *other, char *text, size_t size);
+
+/* The same for this CPU, which has number cpu, against the first: said in the log. */
+void mtrr_check(u32 cpu);
+
 /* What the registers in *state say of the byte at pa, and of how many behind it (arch_memory_type). */
 u8 mtrr_type(const struct mtrr_state *state, u64 pa, u64 *end);
 

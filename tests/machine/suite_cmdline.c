@@ -30,6 +30,8 @@ TEST(cmdline, defaults)
 	CHECK_EQ(c.collapse, PT_COLLAPSE_EAGER);
 	CHECK_EQ(c.um, UNMAPPED_2M);
 	CHECK_EQ(c.panic, PANIC_NONE);
+	CHECK_EQ(c.plant, PLANT_NOTHING);
+	CHECK_EQ(c.cpus, 0);
 	CHECK_EQ(c.execmem, EXECMEM_HUGE);
 	CHECK(c.kaslr);
 }
@@ -37,7 +39,7 @@ TEST(cmdline, defaults)
 TEST(cmdline, every_kind_of_key)
 {
 	CHECK_EQ(parse(" suite=trap,cpu.*\tlab=short  seed=0x10 end=poweroff console=com2,9600 collapse=off bbm=off debug=on "
-		       "soak=on um=1g execmem=huge+tail kaslr=off\r\n"),
+		       "soak=on um=1g execmem=huge+tail kaslr=off cpus=3 plant=deaf-cpu\r\n"),
 		 0);
 	CHECK(strcmp(c.suite, "trap,cpu.*") == 0);
 	CHECK(strcmp(c.console, "com2,9600") == 0);
@@ -50,6 +52,8 @@ TEST(cmdline, every_kind_of_key)
 	CHECK_EQ(c.um, UNMAPPED_1G);
 	CHECK_EQ(c.execmem, EXECMEM_HUGE_TAIL);
 	CHECK(!c.kaslr);
+	CHECK_EQ(c.cpus, 3);
+	CHECK_EQ(c.plant, PLANT_DEAF_CPU);
 	CHECK(c.debug && c.soak);
 }
 
@@ -62,7 +66,7 @@ TEST(cmdline, the_last_word_counts)
 
 TEST(cmdline, keys_of_later_mechanisms_are_accepted)
 {
-	CHECK_EQ(parse("ptprot=pks cpus=4 logs=on"), 0);
+	CHECK_EQ(parse("ptprot=pks logs=on"), 0);
 }
 
 TEST_ID(cmdline, trace_takes_events, "IF RP4")
@@ -79,7 +83,9 @@ TEST_ID(cmdline, trace_takes_events, "IF RP4")
 
 TEST(cmdline, bad_words_are_counted_and_change_nothing)
 {
-	CHECK_EQ(parse("color=red lab=long seed= seed=12x seed=0x seed=18446744073709551616 plain bbm=maybe um=4k suite= =x"), 11);
+	CHECK_EQ(parse("color=red lab=long seed= seed=12x seed=0x seed=18446744073709551616 plain bbm=maybe um=4k suite= =x cpus=0 "
+		       "cpus=4294967296 cpus=two plant=tree"), 15);
+	CHECK_EQ(c.cpus, 0);
 	CHECK_EQ(c.lab, LAB_FULL);
 	CHECK(c.bbm == -1);
 	CHECK(!c.seed_given && !c.suite[0]);
