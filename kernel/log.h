@@ -13,11 +13,14 @@
  */
 size_t log_read(u64 *cursor, const char **text);
 
+/* The cursor of the next byte to be written. Any context. */
+u64 log_end(void);
+
 /* Bring every console up to date. Task context. */
 void log_flush(void);
 
 /*
- * From now on nobody else logs: locks are ignored. For panic(), which may have interrupted the log itself; the line that was
+ * From now on only this CPU logs, and takes no lock. For panic(), which may have interrupted the log itself; the line that was
  * being written ends where it was.
  */
 void log_break_lock(void);

@@ -3,6 +3,9 @@
  * The log: whole lines to the serial console, the screen and (later) the ring that survives a reset.
  * The format is KTAP 1 with `# ` diagnostics (SPEC RP1): what is not a test result goes out as a
  * diagnostic line, so that nothing a component says can break the parse.
+ *
+ * Any context, NMI too, on any number of CPUs: a text goes out in one piece, at once or, from a context that must not wait,
+ * when whoever writes at the time is done (kernel/log.c).
  */
 #ifndef KERNEL_BASE_LOG_H
 #define KERNEL_BASE_LOG_H
