@@ -24,6 +24,7 @@
 #include "kernel/smp.h"
 #include "kernel/stack.h"
 #include "kernel/symbols.h"
+#include "kernel/thread.h"
 #include "kernel/trace.h"
 
 struct init_step {
@@ -124,6 +125,7 @@ static const struct init_step late_steps[] = {
 	{ "screen", init_screen },
 	{ "EFI runtime", init_efi_runtime },
 	{ "interrupts", smp_init_boot_cpu },	/* late: from here on shootdowns insist on interrupts */
+	{ "threads", thread_init },
 	{ "other CPUs", smp_start_others },
 	{ "trace", trace_init },		/* every CPU that is up gets a ring */
 	{ "planned panic", init_planned_panic },

@@ -24,6 +24,7 @@
 #include "kernel/cmdline.h"
 #include "kernel/memory.h"
 #include "kernel/stack.h"
+#include "kernel/thread.h"
 #include "mm/buddy.h"
 #include "mm/directmap.h"
 #include "mm/temp_map.h"
@@ -202,7 +203,7 @@ static void other_cpu_main(void *arg)
 	buddy_add_cpu(&c->pages);
 	store_release(&c->state, CPU_UP);
 	arch_irq_restore(~0ull);
-	smp_idle();
+	thread_cpu_main();
 }
 
 static void free_cpu(struct cpu *c, u32 id)
@@ -239,9 +240,9 @@ static bool wait_for(struct cpu *c)
 {
 	u64 end = ipi_patience();
 
-	while (load_acquire(&c->state) == CPU_ABSENT && arch_cycles() < end)
+	while (load_acquire(&c->state) != CPU_UNFIT && !thread_cpu_ready(c->local.state.id) && arch_cycles() < end)
 		arch_relax();
-	return load_acquire(&c->state) == CPU_UP;
+	return load_acquire(&c->state) == CPU_UP && thread_cpu_ready(c->local.state.id);
 }
 
 /* Times that pass from CPU to CPU are compared with the clock of each: it must be one clock. */
@@ -330,9 +331,4 @@ void smp_start_others(void)
 		log_info("CPUs: the start page at 0x%llx is kept for who comes late", (unsigned long long)start.start);
 	else
 		drop_start_space(start.start);
-}
-
-/* Until there are threads, which bring their own. */
-void kernel_timer(void)
-{
 }

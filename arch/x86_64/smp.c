@@ -163,9 +163,3 @@ __noreturn void smp_park(void)
 		insn_hlt();
 	}
 }
-
-__noreturn void smp_idle(void)
-{
-	for (;;)
-		insn_sti_hlt();
-}

@@ -30,7 +30,4 @@ bool smp_init_cpu(struct cpu_local *local) __must_check;
 /* This CPU is not used: halt for good. */
 __noreturn void smp_park(void);
 
-/* Interrupts on, and nothing but them, for good. */
-__noreturn void smp_idle(void);
-
 #endif

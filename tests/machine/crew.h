@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* Threads for tests that run on several CPUs. */
+#ifndef TESTS_MACHINE_CREW_H
+#define TESTS_MACHINE_CREW_H
+
+#include "kernel/thread.h"
+
+#define CREW_MAX 64u	/* CPUs that a test uses at most */
+
+/* Ids of the CPUs that take threads, this one first. Returns how many. */
+unsigned crew_cpus(u32 ids[CREW_MAX]);
+
+/* thread_start(); no memory is a panic, as those who run already may wait for it. */
+struct thread *crew_start(u32 cpu, const char *name, void (*fn)(void *arg), void *arg);
+
+/* Join all of nr threads, and CHECK that each could be. */
+void crew_join(struct thread *const *threads, unsigned nr);
+
+#endif
