@@ -26,8 +26,9 @@
  *	plant=silent-cpu|deaf-cpu|dead-cpu
  *				a CPU that never starts; that leaves a shootdown unanswered; that takes no NMI either: this is how their
  *				reports are tested (deaf and dead: by the suite `deaf`)
- *	panic=assert|fault|overflow|nested
- *				crash on purpose once everything is up: this is how panics are tested
+ *	panic=assert|fault|overflow|nested|thread|thread-overflow|all
+ *				crash on purpose once everything is up: this is how panics are tested (thread: on the last
+ *				CPU; all: on each CPU at once)
  *
  * Accepted, with a line in the log that they have no effect yet, because what they choose comes later:
  *	ptprot=off|readonly|pks  logs=on|off
@@ -47,7 +48,8 @@
 enum cmdline_lab { LAB_OFF, LAB_SHORT, LAB_FULL };
 enum cmdline_end { END_EXIT, END_HALT, END_REBOOT, END_POWEROFF, END_MONITOR };
 enum cmdline_plant { PLANT_NOTHING, PLANT_SILENT_CPU, PLANT_DEAF_CPU, PLANT_DEAD_CPU };
-enum cmdline_panic { PANIC_NONE, PANIC_ASSERT, PANIC_FAULT, PANIC_OVERFLOW, PANIC_NESTED };
+enum cmdline_panic { PANIC_NONE, PANIC_ASSERT, PANIC_FAULT, PANIC_OVERFLOW, PANIC_NESTED,
+		     PANIC_THREAD, PANIC_THREAD_OVERFLOW, PANIC_ALL };
 
 #define CMDLINE_TEXT 256u
 

@@ -2,8 +2,9 @@
 /*
  * The last words (SPEC RP4): why, where, registers, the decoded fault, how its address is mapped, and who called whom.
  *
- * Nothing is trusted any more. Only the first CPU to get here speaks, any other stops. Locks are ignored. Each part of the
- * message is run so that a fault in it ends that part only; a panic inside the panic is one line and the end.
+ * Nothing is trusted any more. Only the first CPU to get here speaks; it stops all others by NMI, wherever they are, and says where
+ * that was, but waits for them a bounded time only. One that panics, too, leaves its reason and stops. Locks are ignored. Each
+ * part of the message is run so that a fault in it ends that part only; a panic inside the panic is one line and the end.
  */
 #include "kernel/panic.h"
 
@@ -11,6 +12,9 @@
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/exit.h"
 #include "arch/x86_64/insn.h"
+#include "arch/x86_64/ipi.h"
+#include "arch/x86_64/percpu.h"
+#include "arch/x86_64/timer.h"
 #include "arch/x86_64/trap.h"
 #include "kernel/base/atomic.h"
 #include "kernel/base/fmt.h"
@@ -20,27 +24,37 @@
 #include "kernel/main.h"
 #include "kernel/stack.h"
 #include "kernel/symbols.h"
+#include "kernel/thread.h"
 #include "kernel/trace.h"
 #include "mm/arch.h"
 #include "mm/vm_area.h"
 
 #define FRAMES_MAX 32u
 #define MESSAGE_MAX 512u
+#define STOP_SECONDS 2u			/* that the others may take to stop: hosts of virtual CPUs are busy */
 
 /* What is known of the panic; one for all CPUs, as only one speaks. */
 static struct {
 	u32 owner;			/* CPU id + 1 */
 	u32 depth;
+	cpumask_t online;		/* when it began */
 	const struct trap_frame *frame;	/* NULL: panic() was called */
 	u64 fault_va;
 	u64 rip, rbp;			/* where the backtrace begins; rip 0: at rbp's return address */
 	char message[MESSAGE_MAX];
 } p;
 
+/* Why another CPU wanted to panic meanwhile: on the stack that it never leaves. */
+static const char *reasons[MAX_CPUS];
+
 static void say_message(void *arg)
 {
+	const struct thread *thread = thread_current();
+
 	(void)arg;
 	log_info("PANIC on CPU %u during %s: %s", arch_this_cpu()->id, kernel_step(), p.message);
+	if (thread)
+		log_info("  in thread %s", thread_name(thread));
 }
 
 static void say_fault(void *arg)
@@ -160,6 +174,31 @@ static void say_backtrace(void *arg)
 		log_info("  ... and more");
 }
 
+static void say_other(u32 cpu)
+{
+	const struct cpu_local *local = load_acquire(&cpu_locals[cpu]);
+	const struct thread *thread = thread_of_cpu(cpu);
+	const char *name = thread ? thread_name(thread) : "none";
+	const char *reason = load_acquire(&reasons[cpu]);
+
+	if (reason)
+		log_info("  CPU %u, thread %s, panicked, too: %s", cpu, name, reason);
+	else if (local && load_acquire(&local->halted)) {
+		log_info("  CPU %u, thread %s, was stopped at", cpu, name);
+		say_address(local->halted_rip, false);
+	} else {
+		log_info("  CPU %u, thread %s, did not stop", cpu, name);
+	}
+}
+
+static void say_others(void *arg)
+{
+	(void)arg;
+	for_each_cpu(cpu, &p.online)
+		if (cpu != arch_this_cpu()->id)
+			say_other(cpu);
+}
+
 static void say_trace(void *arg)
 {
 	(void)arg;
@@ -172,27 +211,55 @@ static const struct {
 } parts[] = {
 	{ "message", say_message },	{ "fault", say_fault }, { "area", say_area },
 	{ "registers", say_registers }, { "page walk", say_walk }, { "backtrace", say_backtrace },
+	{ "other CPUs", say_others },
 	{ "trace", say_trace },
 };
 
 /* Stop this CPU if another one speaks; say so and end if it is this one. Returns for the first panic only. */
 static void take_the_floor(const char *why)
 {
-	u32 me = arch_this_cpu()->id + 1;
+	struct cpu_local *local = cpu_local();
+	u32 me = local->state.id + 1;
 	u32 free = 0;
 
 	insn_cli();
 	if (compare_exchange(&p.owner, &free, me))
 		return;
-	if (free != me)
+	if (free != me) {
+		store_release(&reasons[me - 1], why);
+		local->halted_rip = (u64)__builtin_return_address(0);
+		store_release(&local->halted, 1);
 		exit_halt();
-	if (++p.depth == 1)
+	}
+	if (++p.depth == 1) {
+		log_break_lock();
 		log_info("PANIC inside a panic: %s", why);
+	}
 	kernel_exit_panic();
+}
+
+static bool others_halted(void)
+{
+	for_each_cpu(cpu, &p.online)
+		if (cpu != p.owner - 1 && !load_acquire(&cpu_locals[cpu]->halted))
+			return false;
+	return true;
+}
+
+/* Each other CPU halts, or its time is over: one that holds its NMIs back, or is no more, cannot be waited for. */
+static void stop_others(void)
+{
+	u64 deadline = arch_cycles() + STOP_SECONDS * timer_frequency();
+
+	p.online = *arch_cpus_online();
+	ipi_stop_others();
+	while (!others_halted() && arch_cycles() < deadline)
+		arch_relax();
 }
 
 static __noreturn void speak(void)
 {
+	stop_others();
 	log_break_lock();
 	for (unsigned i = 0; i < ARRAY_SIZE(parts); i++) {
 		struct trap_record fault;
@@ -246,6 +313,61 @@ static __noinline u64 overflow_on_purpose(u64 depth)
 	return overflow_on_purpose(depth - 1) + page[0];
 }
 
+static void crash(void *arg)
+{
+	(void)arg;
+	fault_on_purpose();
+}
+
+static void overflow(void *arg)
+{
+	(void)arg;
+	log_info("not reached: %lu", overflow_on_purpose(MIB));
+}
+
+static void panic_here(void *arg)
+{
+	(void)arg;
+	panic("asked for on CPU %u", arch_this_cpu()->id);
+}
+
+static __noinline void spin_with_interrupts_off(u32 *there)
+{
+	insn_cli();
+	fetch_add(there, 1);
+	for (;;)
+		arch_relax();
+}
+
+static void go_deaf(void *arg)
+{
+	spin_with_interrupts_off(arg);
+}
+
+static void start(u32 cpu, const char *name, void (*fn)(void *arg), void *arg)
+{
+	if (!thread_start(cpu, name, fn, arg))
+		panic("thread %s cannot be started", name);
+}
+
+/* On the last CPU, while the first waits, the second is deaf, and others have nothing to do. */
+static void crash_elsewhere(void (*fn)(void *arg))
+{
+	u32 last = 0, deaf = 0;
+
+	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
+		if (thread_cpu_ready(cpu))
+			last = cpu;
+	if (last > 1 && thread_cpu_ready(1)) {
+		start(1, "deaf", go_deaf, &deaf);
+		while (!load_acquire(&deaf))
+			thread_yield();
+	}
+	start(last, "crasher", fn, NULL);
+	for (;;)
+		thread_park();
+}
+
 void panic_on_purpose(enum cmdline_panic how)
 {
 	switch (how) {
@@ -255,13 +377,23 @@ void panic_on_purpose(enum cmdline_panic how)
 		assert(how == PANIC_NONE);
 		return;
 	case PANIC_FAULT:
-		fault_on_purpose();
+		crash(NULL);
 		return;
 	case PANIC_OVERFLOW:
-		log_info("not reached: %lu", overflow_on_purpose(MIB));
+		overflow(NULL);
 		return;
 	case PANIC_NESTED:
 		take_the_floor("");
 		panic("asked for inside a panic");
+	case PANIC_THREAD:
+		crash_elsewhere(crash);
+		return;
+	case PANIC_THREAD_OVERFLOW:
+		crash_elsewhere(overflow);
+		return;
+	case PANIC_ALL:
+		if (thread_run_on_all(panic_here, NULL))
+			panic("threads cannot be started");
+		return;
 	}
 }
