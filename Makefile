@@ -91,9 +91,11 @@ KERNEL_ASM := $(sort $(wildcard arch/x86_64/*.asm))
 BOOT_C := $(sort $(wildcard boot/*.c)) kernel/base/fmt.c kernel/base/string.c
 BOOT_ASM := $(sort $(wildcard boot/*.asm))
 BOOT_PURE_C := boot/cmdline.c boot/elf_load.c boot/memmap.c boot/paging.c
+# What of the kernel reads what others wrote, and touches nothing else.
+KERNEL_PURE_C := kernel/acpi.c
 MM_C := $(sort $(wildcard mm/*.c) $(filter-out kernel/base/string.c,$(wildcard kernel/base/*.c)))
 FUZZ_C := $(sort $(wildcard tests/host/fuzz_*.c))
-HOST_C := $(sort $(MM_C) $(BOOT_PURE_C) $(wildcard tests/*.c tests/lab/*.c) \
+HOST_C := $(sort $(MM_C) $(BOOT_PURE_C) $(KERNEL_PURE_C) $(wildcard tests/*.c tests/lab/*.c) \
 	$(filter-out $(FUZZ_C),$(wildcard tests/host/*.c)))
 
 KERNEL_OBJ := $(KERNEL_C:%.c=$(B)/obj/%.o) $(KERNEL_ASM:%.asm=$(B)/obj/%.asm.o)
@@ -198,9 +200,9 @@ FUZZ_CFLAGS := $(filter-out -MMD -MP,$(COMMON)) -O1 -fsanitize=fuzzer,address,un
 	-DCONFIG_DEBUG=1
 FUZZ_SECONDS ?= 60
 FUZZ := $(FUZZ_C:tests/host/%.c=build/fuzz/%)
-FUZZ_PARTS := $(BOOT_PURE_C) kernel/base/fmt.c
+FUZZ_PARTS := $(BOOT_PURE_C) $(KERNEL_PURE_C) kernel/base/fmt.c
 
-build/fuzz/%: tests/host/%.c $(FUZZ_PARTS) $(wildcard boot/*.h kernel/base/*.h) Makefile | setup
+build/fuzz/%: tests/host/%.c $(FUZZ_PARTS) $(wildcard boot/*.h kernel/*.h kernel/base/*.h tests/host/*.h) Makefile | setup
 	$(say) FUZZCC $@
 	@mkdir -p $(@D)
 	$(Q)clang $(FUZZ_CFLAGS) -o $@ $< $(FUZZ_PARTS)
