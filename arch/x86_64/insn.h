@@ -249,6 +249,11 @@ static __always_inline void insn_outb(u16 port, u8 value)
 	__asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
+static __always_inline void insn_outw(u16 port, u16 value)
+{
+	__asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+
 static __always_inline u32 insn_inl(u16 port)
 {
 	u32 value;

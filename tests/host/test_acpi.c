@@ -7,6 +7,7 @@
 
 #include "kernel/base/errno.h"
 #include "kernel/base/fmt.h"
+#include "tests/acpi_digest.h"
 #include "tests/host/acpi_sample.h"
 #include "tests/host/machine.h"
 #include "tests/test.h"
@@ -16,108 +17,8 @@
 static struct sample s;
 static struct acpi a, reference;
 
-/* ---- What each table contributes, as a number ---- */
-
-static u64 mix(u64 h, u64 x)
-{
-	return (h ^ x) * 0x9e3779b97f4a7c15ull + (h >> 29);
-}
-
-static u64 mix_register(u64 h, const struct acpi_register *r)
-{
-	return mix(mix(h, r->address), (u64)r->space << 24 | r->bit_width << 16 | r->bit_offset << 8 | r->access_size);
-}
-
-static u64 mix_serial(const struct acpi_serial *p)
-{
-	return mix(mix(mix(mix_register(1, &p->base), p->baud), p->clock), p->interface);
-}
-
-static u64 digest_fadt(const struct acpi *x)
-{
-	return mix(mix(mix_register(1, &x->pm_timer), x->pm_timer_bits), x->has_fadt << 1 | x->hardware_reduced);
-}
-
-static u64 digest_madt(const struct acpi *x)
-{
-	u64 h = mix(mix(x->lapic_pa, x->has_madt << 1 | x->has_8259), x->overridden);
-
-	h = mix(mix(mix(h, x->nr_cpus), x->nr_usable), x->cpus_left_out);
-	for (u32 i = 0; i < x->nr_cpus; i++)
-		h = mix(mix(mix(h, x->cpus[i].apic_id), x->cpus[i].uid), x->cpus[i].usable);
-	for (u32 i = 0; i < x->nr_ioapics; i++)
-		h = mix(mix(mix(h, x->ioapics[i].pa), x->ioapics[i].gsi_base), x->ioapics[i].id);
-	for (u32 i = 0; i < ACPI_ISA_IRQS; i++)
-		h = mix(mix(h, x->isa[i].gsi), x->isa[i].active_low << 1 | x->isa[i].level);
-	for (u32 i = 0; i < x->nr_nmis; i++)
-		h = mix(mix(h, x->nmis[i].gsi), x->nmis[i].active_low << 1 | x->nmis[i].level);
-	for (u32 i = 0; i < x->nr_local_nmis; i++)
-		h = mix(mix(h, x->local_nmis[i].uid), x->local_nmis[i].lint << 2 | x->local_nmis[i].active_low << 1 |
-							      x->local_nmis[i].level);
-	return h;
-}
-
-static u64 digest_srat(const struct acpi *x)
-{
-	u64 h = x->nr_nodes;
-
-	for (u32 i = 0; i < x->nr_nodes; i++)
-		h = mix(h, x->domains[i]);
-	for (u32 i = 0; i < x->nr_cpus; i++)
-		h = mix(h, x->cpus[i].node);
-	for (u32 i = 0; i < x->nr_memory; i++)
-		h = mix(mix(mix(h, x->memory[i].pa.start), x->memory[i].pa.end),
-			x->memory[i].node << 2 | x->memory[i].hotplug << 1 | x->memory[i].nonvolatile);
-	return h;
-}
-
-static u64 digest_mcfg(const struct acpi *x)
-{
-	u64 h = x->nr_segments;
-
-	for (u32 i = 0; i < x->nr_segments; i++)
-		h = mix(mix(h, x->segments[i].pa), x->segments[i].segment << 16 | x->segments[i].first_bus << 8 |
-							   x->segments[i].last_bus);
-	return h;
-}
-
-static u64 digest_hpet(const struct acpi *x)
-{
-	return mix(mix(x->hpet_pa, x->hpet_min_tick), x->hpet_comparators << 1 | x->hpet_64bit);
-}
-
-static u64 digest_spcr(const struct acpi *x)
-{
-	return mix_serial(&x->spcr);
-}
-
-static u64 digest_dbg2(const struct acpi *x)
-{
-	return mix_serial(&x->dbg2);
-}
-
-static u64 digest_other(const struct acpi *x)
-{
-	(void)x;
-	return 0;
-}
-
-static u64 (*const digests[S_PIECES])(const struct acpi *x) = {
-	[S_FADT] = digest_fadt, [S_MADT] = digest_madt, [S_SRAT] = digest_srat, [S_MCFG] = digest_mcfg,
-	[S_HPET] = digest_hpet, [S_SPCR] = digest_spcr, [S_DBG2] = digest_dbg2, [S_OTHER] = digest_other,
-};
-
 static const char *const names[S_PIECES] = { "RSDP", "XSDT", "RSDT", "FACP", "APIC", "SRAT",
 					     "MCFG", "HPET", "SPCR", "DBG2", "SSDT" };
-
-/* Whether all tables but one say in x what they say in y. Nodes are given to the MADT's CPUs, so that is the SRAT's, too. */
-static bool others_same(const struct acpi *x, const struct acpi *y, u32 but)
-{
-	for (u32 i = S_FADT; i < S_PIECES; i++)
-		if (i != but && !(i == S_SRAT && but == S_MADT) && digests[i](x) != digests[i](y))
-			return false;
-	return true;
-}
 
 /* ---- Reading ---- */
 
@@ -314,7 +215,7 @@ static void check_skipped(u32 piece, const struct acpi *want, u32 at)
 	bool first_half = piece == S_RSDP && at < 20, unused = piece == S_RSDT;
 	int rc = read_sample();
 
-	if (!CHECK_EQ(rc, first_half ? (u64)-ENODEV : 0) || !CHECK(others_same(&a, want, S_PIECES)) ||
+	if (!CHECK_EQ(rc, first_half ? (u64)-ENODEV : 0) || !CHECK(acpi_others_same(&a, want, "")) ||
 	    !CHECK(unused ? a.complaints == 0 : a.complaints > 0))
 		test_note("piece %s, byte %u: %.200s", names[piece], at, s.text);
 }
@@ -397,7 +298,7 @@ TEST_ROWS(acpi_mended, rows, "BT4", 0, piece_rows, piece_name)
 			s.pieces[piece].data[at] ^= flip;
 			sample_mend(&s, piece);
 			good += read_sample() == 0;
-			if (piece >= S_FADT && !CHECK(a.present && others_same(&a, &reference, piece)))
+			if (piece >= S_FADT && !CHECK(a.present && acpi_others_same(&a, &reference, names[piece])))
 				test_note("piece %s, byte %u, flip 0x%x: %.200s", names[piece], at, flip, s.text);
 			s.pieces[piece].data[at] ^= flip;
 			memcpy(s.pieces[piece].data, was, 36);
@@ -445,7 +346,7 @@ TEST_ROWS(acpi_shorter, rows, "BT4", 0, piece_rows, piece_name)
 		CHECK_EQ(read_sample(), 0);
 		complaints += a.complaints;
 		if (piece >= S_FADT)
-			CHECK(others_same(&a, &reference, piece));
+			CHECK(acpi_others_same(&a, &reference, names[piece]));
 		if (n < least[piece] && piece != S_RSDT)
 			CHECK(a.complaints > 0 && said("skipped"));
 		sample_free(&s);
@@ -543,9 +444,9 @@ TEST_ID(acpi, entries_of_every_length, "BT4")
 			sample_put(&s, piece, at + 1, 1, length);
 			sample_mend(&s, piece);
 			CHECK_EQ(read_sample(), 0);
-			CHECK(others_same(&a, &reference, piece));
+			CHECK(acpi_others_same(&a, &reference, names[piece]));
 			if (length < 2 || at + length > s.pieces[piece].size) {
-				CHECK_EQ(digests[piece](&a), digests[piece](&reference));
+				CHECK_EQ(acpi_digest(&a, names[piece]), acpi_digest(&reference, names[piece]));
 				CHECK_EQ(a.complaints, 1);
 				check_said(names[piece]);
 				check_said(where);
@@ -640,9 +541,9 @@ TEST_ROWS(acpi_value, rows, "BT4", 0, value_count, value_name)
 	CHECK_EQ(a.complaints, 1);
 	check_said(row->says);
 	if (row->piece >= S_FADT) {
-		CHECK(others_same(&a, &reference, row->piece));
+		CHECK(acpi_others_same(&a, &reference, names[row->piece]));
 		CHECK_EQ(a.nr_tables, S_TABLES);
-		CHECK(digests[row->piece](&a) != digests[row->piece](&reference) || row->piece == S_SRAT ||
+		CHECK(acpi_digest(&a, names[row->piece]) != acpi_digest(&reference, names[row->piece]) || row->piece == S_SRAT ||
 		      row->piece == S_SPCR || row->at == 36);
 	}
 	if (row->piece == S_RSDP)
