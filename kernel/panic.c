@@ -325,10 +325,25 @@ static void overflow(void *arg)
 	log_info("not reached: %lu", overflow_on_purpose(MIB));
 }
 
+/* No CPU before all are there: they want to speak at the same time. */
 static void panic_here(void *arg)
 {
-	(void)arg;
+	u32 *missing = arg;
+
+	fetch_add(missing, -1u);
+	while (load_acquire(missing))
+		arch_relax();
 	panic("asked for on CPU %u", arch_this_cpu()->id);
+}
+
+static void panic_everywhere(void)
+{
+	u32 missing = 0;
+
+	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
+		missing += thread_cpu_ready(cpu);
+	if (thread_run_on_all(panic_here, &missing))
+		panic("threads cannot be started");
 }
 
 static __noinline void spin_with_interrupts_off(u32 *there)
@@ -392,8 +407,7 @@ void panic_on_purpose(enum cmdline_panic how)
 		crash_elsewhere(overflow);
 		return;
 	case PANIC_ALL:
-		if (thread_run_on_all(panic_here, NULL))
-			panic("threads cannot be started");
+		panic_everywhere();
 		return;
 	}
 }

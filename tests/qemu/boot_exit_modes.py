@@ -119,6 +119,57 @@ class Panics(Boot):
         self.assertIn("# PANIC inside a panic: asked for inside a panic", self.panic("nested"))
 
 
+class PanicsOfMany(Boot):
+    """Four CPUs: one speaks, the others are stopped wherever they are, and named (RP4)."""
+
+    CPUS = 4
+
+    def panic(self, how):
+        self.boot(f"{QUICK} panic={how}", cpus=self.CPUS)
+        self.assert_code(qemu.FAIL)
+        self.assertNotIn("TANGRAM END", self.text)
+        speakers = re.findall(r"# PANIC on CPU (\d+) ", self.text)
+        self.assertEqual(len(speakers), 1, self.text[-3000:])
+        return int(speakers[0])
+
+    def others(self):
+        """CPU -> thread, what became of it, and the line behind."""
+        found = re.findall(r"#   CPU (\d+), thread ([\w-]+), ([^\n]*)\n([^\n]*)", self.text)
+        return {int(cpu): (thread, fate, where) for cpu, thread, fate, where in found}
+
+    def check_stopped(self):
+        """The scene of panic=thread and thread-overflow: the last CPU crashes, CPU 1 has its interrupts off."""
+        others = self.others()
+        self.assertEqual(sorted(others), [0, 1, 2], self.text[-3000:])
+        self.assertEqual(others[1][0], "deaf")
+        self.assertEqual(others[2][0], "idle")
+        for cpu, (_, fate, where) in others.items():
+            with self.subTest(cpu=cpu):
+                self.assertEqual(fate, "was stopped at")
+                self.assertRegex(where, r"^#   \[<0x[0-9a-f]{16}>\] \w+[.\w]*\+0x[0-9a-f]+/0x[0-9a-f]+$")
+        self.assertIn("#   in thread crasher\n", self.text)
+
+    def test_in_a_thread(self):
+        self.assertEqual(self.panic("thread"), self.CPUS - 1)
+        self.check_stopped()
+        self.assertIn("supervisor write to an absent page, at address 0xffffffff7ffff000", self.text)
+
+    def test_stack_of_a_thread(self):
+        self.assertEqual(self.panic("thread-overflow"), self.CPUS - 1)
+        self.check_stopped()
+        self.assertIn("stack overflow: the task stack ran into its guard page", self.text)
+        self.assertRegex(self.text, r"guard page below area 0x[0-9a-f]{16}-0x[0-9a-f]{16} \(vmalloc, crasher\)")
+
+    def test_all_at_once(self):
+        """Whoever is first speaks. The others were about to, or have left their reason."""
+        first = self.panic("all")
+        others = self.others()
+        self.assertEqual(sorted(others), [cpu for cpu in range(self.CPUS) if cpu != first], self.text[-3000:])
+        for cpu, (_, fate, _) in others.items():
+            with self.subTest(cpu=cpu):
+                self.assertIn(fate, ("was stopped at", f"panicked, too: asked for on CPU {cpu}"))
+
+
 class Consoles(Boot):
     def on_com2(self, console):
         with tempfile.TemporaryDirectory(prefix="tangram-com2-") as folder:
