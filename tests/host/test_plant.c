@@ -19,6 +19,7 @@
 #include "mm/temp_map.h"
 #include "mm/unmapped.h"
 #include "tests/fixture.h"
+#include "tests/host/acpi_sample.h"
 #include "tests/host/arch_host.h"
 #include "tests/host/log_host.h"
 #include "tests/host/sim_tlb.h"
@@ -35,6 +36,7 @@ enum finder {
 	BY_EXECMEM,	/* execmem_check() */
 	BY_BOUNDS,	/* a fill one byte outside is not refused */
 	BY_WINDOW,	/* the audit finds a window at rest */
+	BY_ACPI,	/* a damaged table is not skipped */
 	FINDERS,
 };
 
@@ -60,6 +62,8 @@ static const struct plant {
 	{ PLANT_EXECMEM_MAP_UNFILLED, "text_mapped_before_int3", BY_EXECMEM, 0 },
 	{ PLANT_EXECMEM_BOUNDS, "fill_bound_off_by_one", BY_BOUNDS, 0 },
 	{ PLANT_EXECMEM_ONE_RETURN, "one_block_of_several_returned", BY_EXECMEM, 0 },
+	{ PLANT_ACPI_CHECKSUM, "acpi_checksum_not_looked_at", BY_ACPI, 0 },
+	{ PLANT_ACPI_SHAPE, "acpi_table_read_half", BY_ACPI, 0 },
 };
 
 _Static_assert(ARRAY_SIZE(plants) == PLANTS - 1, "every planted bug has a row");
@@ -240,8 +244,26 @@ static void use_execmem(void)
 	found->found[BY_EXECMEM] += execmem_check();
 }
 
+/* A table with a wrong checksum, and one whose last entry ends too late. */
+static void read_acpi(void)
+{
+	static struct sample s;
+	static struct acpi a;
+
+	sample_make(&s);
+	s.pieces[S_MADT].data[MADT_AT_LAPIC + 2] ^= 1;
+	found->wrong += sample_read(&s, &a) != 0;
+	found->found[BY_ACPI] += a.has_madt;
+	sample_put(&s, S_MADT, MADT_AT_UNKNOWN + 1, 1, 6);
+	sample_mend(&s, S_MADT);
+	found->wrong += sample_read(&s, &a) != 0;
+	found->found[BY_ACPI] += a.has_madt;
+	sample_free(&s);
+}
+
 static void workload(void)
 {
+	read_acpi();
 	fixture_policy(PT_COLLAPSE_EAGER);
 	found->wrong += fixture_change(PT_OP_MAP, range_len(area.va, 2 * BLOCK), fixture_nowhere(),
 				       fixture_attrs() | PTE_PAT, 0) != 0;
@@ -306,7 +328,7 @@ static void name_plant(unsigned row, char *buf, size_t size)
 	fmt_print(buf, size, "%s", plants[row].name);
 }
 
-TEST_ROWS(plant, is_caught, "PT3 PT4 TL1 TL5", 0, count_plants, name_plant)
+TEST_ROWS(plant, is_caught, "PT3 PT4 TL1 TL5 BT4", 0, count_plants, name_plant)
 {
 	const struct plant *p = &plants[test_row()];
 
@@ -314,11 +336,12 @@ TEST_ROWS(plant, is_caught, "PT3 PT4 TL1 TL5", 0, count_plants, name_plant)
 		static const char *const finders[] = {
 			[BY_FAULT] = "simulation", [BY_CHECK] = "check", [BY_RESULT] = "result",
 			[BY_EXECMEM] = "execmem_check", [BY_BOUNDS] = "bounds", [BY_WINDOW] = "audit",
+			[BY_ACPI] = "acpi_read",
 		};
 		const u64 by_finder[FINDERS] = {
 			[BY_FAULT] = found->faults[p->kind], [BY_CHECK] = found->check, [BY_RESULT] = found->wrong,
 			[BY_EXECMEM] = found->found[BY_EXECMEM], [BY_BOUNDS] = found->found[BY_BOUNDS],
-			[BY_WINDOW] = found->found[BY_WINDOW],
+			[BY_WINDOW] = found->found[BY_WINDOW], [BY_ACPI] = found->found[BY_ACPI],
 		};
 		u64 n = by_finder[p->finder];
 
