@@ -122,11 +122,39 @@ static void pool_push(struct pt_pool *pool, struct page *page)
 	pool->nr++;
 }
 
+/* Move what the plan must avoid from one pool to another. */
+static void pool_sort_out(struct pt_pool *pool, struct pt_pool *unfit, const struct pt_plan *plan)
+{
+	struct pt_pool all = *pool;
+
+	*pool = (struct pt_pool)PT_POOL_INIT;
+	while (all.nr) {
+		struct page *page = pfn_to_page(all.head);
+
+		all.head = page->next;
+		all.nr--;
+		pool_push(must_avoid(plan, page) ? unfit : pool, page);
+	}
+}
+
+/* Whether the pool has what the plan takes. It may have been filled for another plan: others change tables between two tries. */
+static bool pool_serves(const struct pt_pool *pool, const struct pt_plan *plan)
+{
+	u32 pfn = pool->head;
+
+	for (u64 i = 0; plan->nr_avoid && i < pool->nr; i++, pfn = pfn_to_page(pfn)->next)
+		if (must_avoid(plan, pfn_to_page(pfn)))
+			return false;
+	return plan->tables <= pool->nr;
+}
+
 int pt_pool_reserve(struct pt_pool *pool, u64 nr, const struct pt_plan *plan)
 {
 	struct pt_pool unfit = PT_POOL_INIT;
 	int rc = 0;
 
+	if (plan && plan->nr_avoid)
+		pool_sort_out(pool, &unfit, plan);
 	while (pool->nr < nr) {
 		struct page *page = alloc_page(0);
 
@@ -978,7 +1006,7 @@ int pt_run(struct pt_space *space, const struct pt_protocol *protocol, void *arg
 		spin_lock(&space->lock);
 		pt_plan_begin(space, &plan);
 		rc = protocol->plan(arg, &plan);
-		if (likely(!rc && plan.tables <= pool.nr)) {
+		if (likely(!rc && pool_serves(&pool, &plan))) {
 			protocol->apply(arg, &pool, batch);
 			spin_unlock(&space->lock);
 			break;
@@ -1076,7 +1104,7 @@ int pt_split_range(struct pt_space *space, struct range va, unsigned level, stru
 		spin_lock(&space->lock);
 		pt_plan_begin(space, &plan);
 		rc = plan_split(space, va, level, &plan);
-		if (!rc && plan.tables <= pool.nr)
+		if (!rc && pool_serves(&pool, &plan))
 			break;
 		spin_unlock(&space->lock);
 		if (!rc)

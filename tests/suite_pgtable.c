@@ -530,6 +530,26 @@ TEST_ID(pgtable, bad_ranges_are_refused, "PT2")
 
 /* ---- Walks ---- */
 
+/*
+ * Tables were reserved for one plan; while nobody held the lock another CPU has put a gigabyte together, and the next plan has to keep
+ * them out of the 2 MiB that it breaks. What lies there is changed for others.
+ */
+TEST_ID(pgtable, reserved_tables_are_judged_by_each_plan, "PT3")
+{
+	struct pt_pool pool = PT_POOL_INIT;
+	struct pt_plan plan = { .nr_avoid = 1 };
+	u32 there = 0;
+
+	REQUIRE(pt_pool_reserve(&pool, 8, NULL) == 0);
+	plan.avoid[0] = align_down((u64)pool.head << PAGE_SHIFT, 2 * MIB);
+	CHECK_EQ(pt_pool_reserve(&pool, 8, &plan), 0);
+	CHECK_EQ(pool.nr, 8);
+	for (u32 i = 0, pfn = pool.head; i < pool.nr; i++, pfn = pfn_to_page(pfn)->next)
+		there += align_down((u64)pfn << PAGE_SHIFT, 2 * MIB) == plan.avoid[0];
+	CHECK_EQ(there, 0);
+	pt_pool_release(&pool);
+}
+
 TEST_ID(pgtable, lockless_walk_agrees, "PT4")
 {
 	struct fixture_area a;
