@@ -890,7 +890,7 @@ TEST_ID(unmapped, check_finds_a_leaf, "UM5")
 TEST_ID(unmapped, fails_without_a_trace, "UM2 PA8")
 {
 	static const unsigned orders[] = { 0, 5, 9 };
-	static const enum unmapped_mode modes[] = { UNMAPPED_2M, UNMAPPED_OFF };
+	static const enum unmapped_mode modes[] = { UNMAPPED_2M, UNMAPPED_1G, UNMAPPED_OFF };
 
 	for (unsigned m = 0; m < ARRAY_SIZE(modes); m++)
 		for (unsigned i = 0; i < ARRAY_SIZE(orders); i++) {

@@ -3,7 +3,11 @@
  * Secrets on the real CPU: who can read them while they are kept, and whether anything is left of them in RAM afterwards
  * (SPEC UM4, UM6).
  */
+#include "arch/x86_64/apic.h"
+#include "arch/x86_64/ipi.h"
+#include "arch/x86_64/timer.h"
 #include "arch/x86_64/trap.h"
+#include "kernel/base/atomic.h"
 #include "kernel/base/string.h"
 #include "mm/buddy.h"
 #include "mm/directmap.h"
@@ -90,6 +94,116 @@ TEST_ID(secrets, a_slot_allows_what_was_asked, "UM4")
 	temp_map_end(&t);
 	CHECK(arch_irqs_enabled());
 	unmapped_pages_free(page, 0);
+}
+
+/* ---- Interrupts that cannot be masked ---- */
+
+#define NMI_HZ 2000u
+#define NMIS 300u
+#define PATIENCE_S 30u	/* for NMIs to come: only a failure takes that long */
+
+static pfn_t nmi_pfn;
+static u64 nmis, nmi_faults;
+
+/* Work with a temporary mapping of the level's own, whatever was interrupted. */
+static void map_in_nmi(const struct trap_frame *frame)
+{
+	u64 word, byte = nmis & 0xff;
+
+	(void)frame;
+	temp_fill(nmi_pfn, 1, (u8)byte);
+	temp_read(nmi_pfn, nmis * sizeof(u64) % PAGE_SIZE, &word, sizeof(word));
+	nmi_faults += word != byte * 0x0101010101010101ull || arch_this_cpu()->nesting != CPU_NMI;
+	store_relaxed(&nmis, nmis + 1);
+}
+
+/* Frames without a mapping for a task and for NMIs. */
+static bool get_frames(struct page *pages[3])
+{
+	for (unsigned i = 0; i < 3; i++) {
+		pages[i] = unmapped_pages_alloc(0, UNMAPPED_ZERO, -1, NULL);
+		if (!CHECK(pages[i] != NULL))
+			return false;
+	}
+	nmi_pfn = page_to_pfn(pages[2]);
+	nmis = nmi_faults = 0;
+	return true;
+}
+
+/* One NMI, while a slot of the task's is open: that one stays as it is, and the root stays loaded. */
+TEST_ID(secrets, an_nmi_has_a_slot_of_its_own, "UM4")
+{
+	u64 end = arch_cycles() + PATIENCE_S * timer_frequency();
+	struct page *pages[3];
+	nmi_handler_fn old;
+	struct temp_map t;
+	phys_t root;
+	pfn_t pfn;
+	u64 word;
+
+	if (!apic_present())
+		SKIP("no local APIC");
+	REQUIRE(get_frames(pages));
+	pfn = page_to_pfn(pages[0]);
+	old = nmi_set_handler(map_in_nmi);
+	temp_map_begin(&t, &pfn, 1, true);
+	root = arch_current_root();
+	temp_map_copy_in(&t, 0, &(u64){ 0x1111 }, sizeof(u64));
+	ipi_nmi(arch_this_cpu()->id);
+	while (!load_relaxed(&nmis) && arch_cycles() < end)
+		arch_relax();
+	CHECK_EQ(arch_current_root().raw, root.raw);
+	temp_map_copy_out(&t, 0, &word, sizeof(word));
+	CHECK_EQ(word, 0x1111);
+	temp_map_copy_in(&t, 8, &(u64){ 0x2222 }, sizeof(u64));
+	temp_map_end(&t);
+	nmi_set_handler(old);
+	CHECK_EQ(nmis, 1);
+	CHECK_EQ(nmi_faults, 0);
+	temp_read(pfn, 8, &word, sizeof(word));
+	CHECK_EQ(word, 0x2222);
+	for (unsigned i = 0; i < 3; i++)
+		unmapped_pages_free(pages[i], 0);
+}
+
+/* Many, at any instruction of a task that does nothing but map, write, read and unmap. */
+TEST_ID(secrets, nmis_between_any_two_instructions, "UM4")
+{
+	phys_t root = arch_current_root();
+	u64 end = arch_cycles() + PATIENCE_S * timer_frequency();
+	u64 wrong = 0, rounds = 0;
+	struct page *pages[3];
+	nmi_handler_fn old;
+	pfn_t pair[2];
+
+	if (!nmi_storm_source())
+		SKIP("no IOAPIC that a HPET or PIT reaches");
+	REQUIRE(get_frames(pages));
+	for (unsigned i = 0; i < 2; i++)
+		pair[i] = page_to_pfn(pages[i]);
+	old = nmi_set_handler(map_in_nmi);
+	if (CHECK_EQ(nmi_storm_start(NMI_HZ, arch_this_cpu()->id), 0)) {
+		for (; load_relaxed(&nmis) < NMIS && arch_cycles() < end; rounds++) {
+			struct temp_map t;
+			u64 back;
+
+			temp_map_begin(&t, pair, 2, true);
+			temp_map_copy_in(&t, PAGE_SIZE - 4, &rounds, sizeof(rounds));
+			temp_map_end(&t);
+			wrong += arch_current_root().raw != root.raw || !arch_irqs_enabled();
+			temp_read(pair[0], PAGE_SIZE - 4, &back, 4);
+			temp_read(pair[1], 0, (u8 *)&back + 4, 4);
+			wrong += back != rounds;
+		}
+		nmi_storm_stop();
+	}
+	nmi_set_handler(old);
+	CHECK(nmis >= NMIS);
+	CHECK_EQ(nmi_faults, 0);
+	CHECK_EQ(wrong, 0);
+	test_note("nmis=%llu rounds=%llu", (unsigned long long)nmis, (unsigned long long)rounds);
+	for (unsigned i = 0; i < 3; i++)
+		unmapped_pages_free(pages[i], 0);
 }
 
 /* ---- Nothing is left of them ---- */
