@@ -50,10 +50,10 @@ ROWS = [
     Row("qemu64", cpu="qemu64", append="lab=off", expect=WITHOUT_1G),
     Row("no-nx", cpu="max,-nx", append="lab=off"),
     Row("bare", cpu="max,-nx,-pge,-pat,-mtrr,-pdpe1gb,-smep,-smap,-umip", append="lab=off", expect=WITHOUT_1G),
-    Row("collapse-off", append="lab=off collapse=off"),
+    Row("collapse-off", append="lab=off collapse=off um=off"),
     # Every fill of a thousand is looked at half-way here.
     Row("execmem-tail", append="lab=off execmem=huge+tail suite=execmem*,costs.execmem*,image"),
-    Row("bbm", append="lab=off bbm=on"),
+    Row("bbm", append="lab=off bbm=on um=1g"),
 
     # Ends of a run.
     Row("end-reboot", append="lab=off suite=fmt end=reboot"),
