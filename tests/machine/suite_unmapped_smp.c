@@ -174,14 +174,25 @@ TEST_ID(unmapped_smp, all_cpus_take_and_free, "UM1 UM2 UM3 UM4")
 
 static struct page *twice[TWICE];
 
+static u64 arrived;
+
+/* All meet before each page. */
 static void free_them_all(void *arg)
 {
-	(void)arg;
-	for (u32 i = 0; i < TWICE; i++)
-		unmapped_pages_free(twice[i], 0);
+	const u32 *cpus = arg;
+
+	for (u32 i = 0; i < TWICE; i++) {
+		fetch_add(&arrived, 1);
+		while (load_acquire(&arrived) < (u64)*cpus * (i + 1))
+			arch_relax();
+		unmapped_pages_free(twice[i], UNMAPPED_ORDER_MAX);
+	}
 }
 
-/* Every CPU frees the same pages at the same time: each page is freed once, all other frees are counted and named. */
+/*
+ * Every CPU frees the same blocks at the same time: each is freed once, all other frees are counted and named. Whole blocks, as each of
+ * their frames is looked at between the first look at the block and the step that makes it the caller's.
+ */
 TEST_ID(unmapped_smp, one_of_two_frees_gets_the_page, "UM1")
 {
 	enum unmapped_mode mode = unmapped_mode();
@@ -191,11 +202,12 @@ TEST_ID(unmapped_smp, one_of_two_frees_gets_the_page, "UM1")
 
 	CHECK_EQ(unmapped_set_mode(UNMAPPED_2M), 0);
 	unmapped_read_stats(&a);
+	arrived = 0;
 	for (u32 i = 0; i < TWICE; i++) {
-		twice[i] = unmapped_pages_alloc(0, 0, -1, NULL);
+		twice[i] = unmapped_pages_alloc(UNMAPPED_ORDER_MAX, UNMAPPED_NOSCRUB, -1, NULL);
 		REQUIRE(twice[i] != NULL);
 	}
-	CHECK_EQ(thread_run_on_all(free_them_all, NULL), 0);
+	CHECK_EQ(thread_run_on_all(free_them_all, &cpus), 0);
 	unmapped_read_stats(&b);
 	CHECK_EQ(b.frees - a.frees, TWICE);
 	CHECK_EQ(b.bad_frees - a.bad_frees, (cpus - 1) * TWICE);
