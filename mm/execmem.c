@@ -191,11 +191,17 @@ struct range execmem_text_tail(void)
 /* The allocation that an address lies in, and the region; or NULL. Locked. */
 static struct span *allocation_at(u64 va, struct region **region)
 {
+	struct span *s = execmem.recent;
 	struct region *r = region_of(va);
-	struct span *s = r ? span_find(&execmem.memory[r->type], va) : NULL;
 
 	*region = r;
-	return s && s->state == SPAN_USED ? s : NULL;
+	if (s && va >= s->start && va < s->end)
+		return s->state == SPAN_USED ? s : NULL;
+	s = r ? span_find(&execmem.memory[r->type], va) : NULL;
+	if (!s || s->state != SPAN_USED)
+		return NULL;
+	execmem.recent = s;
+	return s;
 }
 
 /* The allocation that begins at ptr, or NULL and a line in the log. Locked. */
@@ -253,6 +259,7 @@ static void *take(enum execmem_type type, u64 asked, u64 size, u64 align, struct
 	c->asked += asked;
 	c->used += size;
 	execmem.live++;
+	execmem.recent = s;
 	return (void *)start;
 }
 
@@ -506,6 +513,8 @@ static struct region *give(struct span *s, struct region *region, const struct e
 	c->used -= range_size(r);
 	c->serialisations += execmem_is_executable(row);
 	execmem.live--;
+	if (execmem.recent == s)
+		execmem.recent = NULL;
 	empty = count_use(region, r, false);
 	span_give(tree, s, pool);
 	if (PLANTED(PLANT_EXECMEM_ONE_RETURN) && empty)

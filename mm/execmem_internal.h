@@ -63,6 +63,7 @@ struct execmem {
 	struct span_tree memory[EXECMEM_TYPES];
 	struct execmem_counters counters[EXECMEM_TYPES];
 	u64 live;			/* allocations */
+	struct span *recent;		/* the one that was looked at last, or NULL: a loader's calls come in rows */
 	struct span_pool spares;	/* nodes for the next allocations: none when nothing is allocated */
 	struct region tail;
 	struct span tail_va;

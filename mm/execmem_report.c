@@ -92,6 +92,7 @@ struct tally {
 	u64 covered;	/* bytes of regions that spans of memory cover */
 	u64 spans;	/* bytes of all spans of memory, without the tail's */
 	u64 live, asked, used;
+	bool recent;	/* the one that is remembered is one of them */
 	unsigned faults;
 };
 
@@ -226,6 +227,7 @@ static void check_memory(struct tally *t, enum execmem_type type)
 		if (s->state == SPAN_FREE)
 			continue;
 		t->live++;
+		t->recent |= s == execmem.recent;
 		t->used += span_size(s);
 		t->asked += s->asked;
 		expect(t, s->asked <= span_size(s) && span_size(s) - s->asked < execmem_row(s->tag)->align &&
@@ -258,6 +260,7 @@ unsigned execmem_check(void)
 	expect(&t, t.covered == t.spans, "memory that is in no region, or regions without memory", 0);
 	expect(&t, t.regions == sum.regions && t.region_bytes == sum.region_bytes && t.leaves_4k == sum.leaves_4k &&
 		   t.leaves_2m == sum.leaves_2m, "regions counted wrongly", 0);
+	expect(&t, t.recent || !execmem.recent, "an allocation is remembered that is none", 0);
 	expect(&t, t.live == execmem.live && t.asked == sum.asked && t.used == sum.used,
 	       "allocations counted wrongly", 0);
 	spin_unlock(&execmem.lock);

@@ -960,6 +960,64 @@ TEST_ID(execmem, what_does_not_read_back_is_eio, "XM2")
 	close_policy();
 }
 
+/* ---- Half-way through a free ---- */
+
+static struct {
+	u8 *object;		/* on its way */
+	u8 *other;		/* what an allocation gave meanwhile */
+	unsigned calls, wrong;
+} going;
+
+static void use_midway(u64 va, u64 len)
+{
+	static const u8 ret = 0xc3;
+
+	if (going.calls++)
+		return;
+	text_poke_midway = NULL;
+	going.wrong += va != (u64)going.object || len < OBJECT;
+	going.other = execmem_alloc(EXECMEM_TEXT, OBJECT, 0);
+	going.wrong += execmem_fill(going.object, &ret, 1) != -EINVAL;
+	going.wrong += execmem_seal(going.object) != -EINVAL;
+	execmem_free(going.object);
+}
+
+/*
+ * What is being freed is nobody's already and free not yet: it cannot be filled, sealed or freed again, and no
+ * allocation gets it until it is INT3 and the CPUs were told.
+ */
+TEST_ID(execmem, what_is_being_freed_is_nobodys, "XM2")
+{
+	u64 warnings = log_warnings;
+	struct text_poke_stats pokes, after;
+	u8 *behind, *again;
+
+	REQUIRE(open_policy(EXECMEM_HUGE));
+	memset(&going, 0, sizeof(going));
+	going.object = execmem_alloc(EXECMEM_TEXT, OBJECT, 0);
+	behind = execmem_alloc(EXECMEM_TEXT, OBJECT, 0);
+	CHECK(going.object && behind && going.object < behind);
+	text_poke_read_stats(&pokes);
+	text_poke_midway = use_midway;
+	execmem_free(going.object);
+	text_poke_midway = NULL;
+	text_poke_read_stats(&after);
+	CHECK_EQ(going.calls, 1);
+	CHECK_EQ(going.wrong, 0);
+	CHECK(going.other > behind);
+	CHECK_EQ(log_warnings - warnings, 2);	/* the seal and the free were named */
+	CHECK_EQ(after.syncs - pokes.syncs, 1);
+	CHECK_EQ(execmem_check(), 0);
+	again = execmem_alloc(EXECMEM_TEXT, OBJECT, 0);
+	CHECK(again == going.object);
+	CHECK(holds_byte((u64)again, OBJECT, EXECMEM_INT3));
+	execmem_free(again);
+	execmem_free(behind);
+	execmem_free(going.other);
+	log_warnings = warnings;
+	close_policy();
+}
+
 /* No fill and no free asks another CPU to flush, or flushes a translation of the kernel space here. */
 TEST_ID(execmem, packed_objects_flush_nothing, "XM2 TL2")
 {

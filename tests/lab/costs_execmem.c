@@ -17,7 +17,8 @@
 
 #define REPEATS 64u
 #define OBJECT 400u
-#define COST_GOAL 2500u		/* instructions, under huge */
+#define COST_GOAL 2500u		/* instructions, under huge and huge+tail */
+#define COST_GOAL_BESIDE 3000u	/* beside 2,000 others, where a tree by chance is some 20 deep; under pack too */
 #define OBJECTS_MAX 2000u
 
 static void *objects[OBJECTS_MAX];
@@ -119,6 +120,7 @@ TEST_ROWS(costs, execmem, "XM2 RP1", TEST_FIGURES, count_costs, name_cost)
 	struct samples samples = { .ticks = ticks };
 	struct sums before, after;
 	struct cost cost;
+	u64 windows;
 	char words[128];
 	unsigned others;
 
@@ -143,7 +145,13 @@ TEST_ROWS(costs, execmem, "XM2 RP1", TEST_FIGURES, count_costs, name_cost)
 	CHECK_EQ(cost.flushes, 0);
 	CHECK_EQ(after.map.direct_map_level2_splits, before.map.direct_map_level2_splits);
 	CHECK_EQ(after.map.direct_map_level3_splits, before.map.direct_map_level3_splits);
-	if (row->policy >= EXECMEM_HUGE && row->others == 1 && measure_exact() && measure_cpus() == 1 && !CONFIG_DEBUG)
+	/* A block is taken and given back with others in it: nothing is flushed but the window, once to fill and once to free. */
+	windows = after.temp.local_flushes - before.temp.local_flushes;
+	CHECK(windows == 2 * REPEATS || windows == 4 * REPEATS);	/* of one page, or of two */
+	if (!measure_exact() || measure_cpus() > 1 || CONFIG_DEBUG)
+		return;
+	CHECK(cost.median <= COST_GOAL_BESIDE);
+	if (row->policy >= EXECMEM_HUGE && row->others == 1)
 		CHECK(cost.median <= COST_GOAL);
 }
 
@@ -180,17 +188,22 @@ static void write_waste(enum execmem_policy policy, const struct waste_row *row,
 TEST_FLAGS(costs, execmem_bytes_wasted, "XM5 XM9", TEST_FIGURES)
 {
 	enum execmem_policy before = execmem_policy();
-	struct execmem_stats s;
+	struct execmem_stats s, pages = { 0 }, packed = { 0 };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(waste_rows); i++)
 		for (unsigned policy = 0; policy < EXECMEM_POLICIES; policy++) {
 			if (!CHECK_EQ(execmem_set_policy(policy), 0))
 				continue;
 			write_waste(policy, &waste_rows[i], &s);
+			CHECK_EQ(s.wasted, s.held - s.asked);
+			if (!i)
+				*(policy == EXECMEM_PAGES ? &pages : &packed) = s;
 			if (policy == EXECMEM_PAGES && waste_rows[i].largest == 4 * KIB)
 				CHECK_EQ(s.held, 140 * PAGE_SIZE);
 			if (waste_rows[i].largest == 4 * KIB)
 				CHECK(s.used < 200 * 1000 || policy == EXECMEM_PAGES);
 		}
+	log_info("execmem objects=%u pages_held=%llu packed_used=%llu debate_pages_held=560000 debate_packed_used=200000",
+		 waste_rows[0].objects, (unsigned long long)pages.held, (unsigned long long)packed.used);
 	CHECK_EQ(execmem_set_policy(before), 0);
 }
