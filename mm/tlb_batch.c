@@ -26,6 +26,9 @@ bool tlb_started;
 /* Each CPU counts for itself; readers add up. */
 static struct tlb_stats tlb_stats[MAX_CPUS];
 
+/* Frames in batches of all CPUs, and the most there were: of the sum, so it is one word for all. */
+static u64 frames_waiting, frames_waiting_most;
+
 static struct tlb_stats *my_stats(void)
 {
 	return &tlb_stats[arch_this_cpu()->id];
@@ -56,9 +59,20 @@ void tlb_batch_wait(struct tlb_batch *b, u64 gen)
 
 static void push_free(struct tlb_batch *b, struct page *page)
 {
+	u64 now, most;
+
 	page->next = b->frees;
 	b->frees = (u32)page_to_pfn(page);
 	b->nr_frees++;
+	now = fetch_add(&frames_waiting, 1) + 1;
+	most = load_relaxed(&frames_waiting_most);
+	while (unlikely(most < now) && !compare_exchange(&frames_waiting_most, &most, now))
+		;
+}
+
+u64 tlb_frames_waiting_most(void)
+{
+	return __atomic_exchange_n(&frames_waiting_most, load_relaxed(&frames_waiting), __ATOMIC_ACQ_REL);
 }
 
 static void free_frame(struct page *page)
@@ -290,6 +304,7 @@ static __noinline void free_all(struct tlb_batch *b)
 			stats->frames_freed++;
 		}
 	}
+	fetch_add(&frames_waiting, -(u64)b->nr_frees);
 	b->nr_frees = 0;
 }
 
@@ -344,4 +359,5 @@ void tlb_read_stats(struct tlb_stats *out)
 			to[i] += load_relaxed(from + i);
 	}
 	out->nr_tlb_local_flush_one = out->pages_invalidated;
+	out->frames_waiting = load_relaxed(&frames_waiting);
 }

@@ -131,7 +131,10 @@ struct tlb_stats {
 	u64 frames_freed;			/* after a flush */
 	u64 frames_quarantined;			/* a CPU died on us */
 	u64 shootdown_cycles;			/* TSC, waiting for others */
+	u64 frames_waiting;			/* in batches now, until their flush: blocks count once */
 };
 void tlb_read_stats(struct tlb_stats *out);
+/* The most frames that waited at once since the last call; counting starts anew with those that wait now. */
+u64 tlb_frames_waiting_most(void);
 
 #endif
