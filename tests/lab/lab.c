@@ -2,12 +2,6 @@
 /*
  * The lab: runs each row from the same start, asserts what its collapse policy promises, and remembers the
  * figures for the summary.
- *
- * Aging. All memory is allocated frame by frame until there is none; then single frames, drawn at random
- * by frame number, are freed again: as many as the workload takes and the page tables may need, or one in eight. What is
- * free then lies scattered over all blocks, and in what order depends on the seed and the row's n alone, so that
- * every policy finds the same machine. The frames held are marked in struct page (`private`), so that this takes no
- * memory itself.
  */
 #include "tests/lab/lab.h"
 
@@ -19,6 +13,7 @@
 #include "mm/directmap.h"
 #include "mm/unmapped.h"
 #include "mm/vmalloc.h"
+#include "tests/lab/aging.h"
 #include "tests/test.h"
 
 #define ULL(x) ((unsigned long long)(x))
@@ -122,68 +117,6 @@ bool lab_mode_set(const char *word)
 			return true;
 		}
 	return false;
-}
-
-/* ---- aged memory ---- */
-
-static struct page *marked_page(pfn_t pfn, u64 mark)
-{
-	struct page *page;
-
-	if (!pfn_valid(pfn))
-		return NULL;
-	page = pfn_to_page(pfn);
-	return page->class == PAGE_KERNEL && page->private == mark ? page : NULL;
-}
-
-static void free_marked(struct page *page)
-{
-	page->private = 0;
-	free_page(page);
-}
-
-/* Hold every frame there is. Returns how many. */
-static u64 hold_all(u64 mark)
-{
-	struct page *page;
-	u64 n = 0;
-
-	while ((page = alloc_page(0))) {
-		page->private = mark;
-		n++;
-	}
-	return n;
-}
-
-static void free_some(struct rng *rng, u64 mark, u64 nr)
-{
-	while (nr) {
-		struct page *page = marked_page(rng_below(rng, page_max_pfn), mark);
-
-		if (!page)
-			continue;
-		free_marked(page);
-		nr--;
-	}
-}
-
-static void free_all(u64 mark)
-{
-	for (pfn_t pfn = 0; pfn < page_max_pfn; pfn++) {
-		struct page *page = marked_page(pfn, mark);
-
-		if (page)
-			free_marked(page);
-	}
-}
-
-/* Frames that the page tables of a row may take: one per block that can be split, and some for aliases. */
-static u64 table_frames(void)
-{
-	struct buddy_stats b;
-
-	buddy_read_stats(&b);
-	return b.frames / PT_ENTRIES + b.frames / PT_ENTRIES / PT_ENTRIES + 128;
 }
 
 /* ---- operations ---- */
@@ -639,9 +572,9 @@ static void run_row(struct lab_run *run, u64 free_frames)
 	mark = rng_next(&run->rng) | 1;
 	pt_set_policy(&kernel_space, run->collapse);
 	if (run->memory != LAB_FRESH) {
-		held = hold_all(mark);
+		held = aging_hold_all(mark);
 		if (CHECK(held >= free_frames))
-			free_some(&run->rng, mark, free_frames);
+			aging_free_some(&run->rng, mark, free_frames);
 	}
 	note_blocks();
 	phase(run, LAB_BEFORE);
@@ -649,7 +582,7 @@ static void run_row(struct lab_run *run, u64 free_frames)
 	unmapped_shrink(UNMAPPED_ALL);
 	pt_settle(&kernel_space);
 	phase(run, LAB_AFTER);
-	free_all(mark);
+	aging_free_all(mark);
 	write_costs(run, result);
 	check_row(run);
 	*result = (struct result){ run->workload, run->policy, run->memory, run->collapse, run->n,
@@ -677,7 +610,7 @@ TEST_ROWS(lab, row, "PT2 PT4 RP1", TEST_FIGURES, count_rows, name_row)
 	if (pt_bbm > 0 || (pt_bbm < 0 && arch_mm.bbm == ARCH_BBM_ALL))
 		SKIP("break-before-make refuses frames beside what it runs on: not every frame can be taken");
 	buddy_read_stats(&b);
-	free_frames = run.n + table_frames();
+	free_frames = run.n + aging_table_frames();
 	if (run.memory == LAB_UNMOVABLE)
 		free_frames = MAX(free_frames, b.free / UNMOVABLE_SHARE);
 	if (free_frames > b.free / 4)
