@@ -10,6 +10,7 @@
 #include "kernel/base/string.h"
 #include "mm/pgtable.h"
 #include "tests/lab/code.h"
+#include "tests/lab/cpus.h"
 #include "tests/lab/lab.h"
 #include "tests/test.h"
 
@@ -250,6 +251,7 @@ static void summary(void)
 	summary_buddy();
 	lab_summary();
 	lab_code_summary();
+	lab_cpus_summary();
 	if (log_warnings)
 		log_info("%llu warnings above", ULL(log_warnings));
 	log_info("%u tests: %u passed, %u failed, %u skipped", test_totals.run, test_totals.passed,
