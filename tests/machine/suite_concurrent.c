@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Changes of mappings from several CPUs in one gigabyte (PT3, TL1): four threads map, unmap, split and collapse, in 2M of their
+ * own and in 2M that they share; beside them an audit, walkers with and without the lock, and readers that use the
+ * translations. With fewer CPUs they take turns on them.
+ *
+ * A frame's content says whether it may be seen. Each page of a block has its name in it as long as it is mapped or about to be; once
+ * its owner has unmapped it and every CPU is said to have flushed, the owner overwrites the name, as the next owner of
+ * the frame would. Who reads anything else than the name through the mapping has used a translation that was to be gone.
+ *
+ * The leaves are read-only: of those the frames' alias counts know nothing, so the audit is exact at any moment.
+ */
+#include "arch/x86_64/ipi.h"
+#include "arch/x86_64/trap.h"
+#include "kernel/base/atomic.h"
+#include "kernel/base/string.h"
+#include "kernel/cmdline.h"
+#include "mm/arch.h"
+#include "mm/buddy.h"
+#include "mm/pt_audit.h"
+#include "tests/fixture.h"
+#include "tests/machine/crew.h"
+#include "tests/test.h"
+
+#define CHANGERS 4u
+#define CYCLES_SAMPLED 160u	/* of all changers together */
+#define CYCLES_SOAK 100000u
+#define BLOCK_PAGES BIT(ORDER_2M)
+#define QUARTER (BLOCK_PAGES / CHANGERS)
+#define PAUSE_NS 500000u
+#define LOOKED_AT 8u		/* pages of a range that a cycle looks at */
+#define NAME(slot, page) (0x9a3e000000000000ull + (slot) * 0x10000ull + (page))
+#define OVERWRITTEN 0xdeadull	/* what the next owner of the frame would write */
+
+/* Slots of 2M in the area: one for each changer, and the shared one. Far apart, so that they share tables from 1G on. */
+#define SLOTS (CHANGERS + 1)
+#define SHARED CHANGERS
+
+struct world {
+	struct fixture_area area;
+	struct page *blocks[SLOTS];
+	u32 cycles;			/* that a changer makes */
+	u32 gate;			/* open: nobody begins before all are there */
+	u32 done;			/* changers that have made their cycles */
+	u32 meetings;			/* of all changers so far, times their number */
+	u32 ended;			/* threads that have nothing to do any more */
+	u32 failed_calls;
+	u32 wrong_reads;		/* by the changers: not what they had just made */
+	u32 stale_reads;		/* by anyone: what was overwritten, or is nonsense */
+	u32 reads, faults;		/* by the readers */
+	u32 walks, wrong_walks;
+	u32 audits, violations;
+};
+
+static struct world world;
+
+static u64 slot_va(unsigned slot)
+{
+	return world.area.va + slot * (128 * MIB) + 2 * MIB;
+}
+
+static u64 page_va(unsigned slot, u64 page)
+{
+	return slot_va(slot) + (page << PAGE_SHIFT);
+}
+
+static u64 frame_pa(unsigned slot, u64 page)
+{
+	return page_to_phys(world.blocks[slot]).raw + (page << PAGE_SHIFT);
+}
+
+/* By the direct map, which has all of them all the time. */
+static void write_name(unsigned slot, u64 page, u64 name)
+{
+	store_release((u64 *)phys_to_virt(phys(frame_pa(slot, page))), name);
+}
+
+/* ---- The changers ---- */
+
+static u64 leaf_attrs(void)
+{
+	return fixture_attrs() & ~PTE_W;
+}
+
+static void map_pages(unsigned slot, u64 page, u64 nr)
+{
+	if (fixture_change(PT_OP_MAP, range_len(page_va(slot, page), nr << PAGE_SHIFT), frame_pa(slot, page), leaf_attrs(), 0))
+		fetch_add(&world.failed_calls, 1);
+}
+
+static void unmap_pages(unsigned slot, u64 page, u64 nr)
+{
+	if (fixture_change(PT_OP_UNMAP, range_len(page_va(slot, page), nr << PAGE_SHIFT), 0, 0, 0))
+		fetch_add(&world.failed_calls, 1);
+}
+
+/* A reader's view of a page: mapped and its own, or not mapped. */
+enum view { VIEW_NAME, VIEW_FAULT, VIEW_STALE };
+
+static enum view view(unsigned slot, u64 page)
+{
+	u64 name;
+
+	if (!trap_read_u64(page_va(slot, page), &name))
+		return VIEW_FAULT;
+	return name == NAME(slot, page) ? VIEW_NAME : VIEW_STALE;
+}
+
+static void expect(unsigned slot, u64 page, enum view want)
+{
+	enum view got = view(slot, page);
+
+	if (got == VIEW_STALE)
+		fetch_add(&world.stale_reads, 1);
+	else if (got != want)
+		fetch_add(&world.wrong_reads, 1);
+}
+
+/* Pages that a cycle gives a name, looks at and takes the name from: spread over the range, others each time. */
+static u64 looked_at(u64 page, u64 nr, u32 cycle, u32 i)
+{
+	return page + (cycle * 7 + i * (nr / LOOKED_AT)) % nr;
+}
+
+static void name_all(unsigned slot, u64 page, u64 nr)
+{
+	for (u64 i = 0; i < nr; i++)
+		write_name(slot, page + i, NAME(slot, page + i));
+}
+
+static void overwrite_all(unsigned slot, u64 page, u64 nr)
+{
+	for (u64 i = 0; i < nr; i++)
+		write_name(slot, page + i, OVERWRITTEN);
+}
+
+static void expect_all(unsigned slot, u64 page, u64 nr, u32 cycle, enum view want)
+{
+	for (u32 i = 0; i < LOOKED_AT; i++)
+		expect(slot, looked_at(page, nr, cycle, i), want);
+}
+
+/*
+ * Map; take one page out (a split, if it was one leaf) and put it back (a collapse, if the whole block is there); unmap.
+ */
+static void cycle_once(unsigned slot, u64 page, u64 nr, u32 cycle)
+{
+	u64 hole = looked_at(page, nr, cycle, 3);
+
+	name_all(slot, page, nr);
+	map_pages(slot, page, nr);
+	expect_all(slot, page, nr, cycle, VIEW_NAME);
+	unmap_pages(slot, hole, 1);
+	write_name(slot, hole, OVERWRITTEN);
+	expect(slot, hole, VIEW_FAULT);
+	write_name(slot, hole, NAME(slot, hole));
+	map_pages(slot, hole, 1);
+	expect(slot, hole, VIEW_NAME);
+	unmap_pages(slot, page, nr);
+	overwrite_all(slot, page, nr);
+	expect_all(slot, page, nr, cycle, VIEW_FAULT);
+}
+
+static void change(void *arg)
+{
+	unsigned me = (unsigned)(u64)arg;
+
+	for (u32 i = 0; i < world.cycles; i++) {
+		if (i % 2)
+			cycle_once(SHARED, me * QUARTER, QUARTER, i);
+		else
+			cycle_once(me, 0, BLOCK_PAGES, i);
+		thread_yield();
+	}
+	fetch_add(&world.done, 1);
+}
+
+/* All changers have come this far, as many times. */
+static void meet(u32 times)
+{
+	fetch_add(&world.meetings, 1);
+	while (load_acquire(&world.meetings) < times * CHANGERS) {
+		arch_relax();
+		thread_yield();
+	}
+}
+
+/*
+ * The four quarters of one block, all at once: the last one to come makes it one leaf, the first one to go splits it, while the
+ * others come and go.
+ */
+static void share(void *arg)
+{
+	unsigned me = (unsigned)(u64)arg;
+	u64 page = me * QUARTER;
+
+	for (u32 i = 0; i < world.cycles; i++) {
+		name_all(SHARED, page, QUARTER);
+		map_pages(SHARED, page, QUARTER);
+		expect_all(SHARED, page, QUARTER, i, VIEW_NAME);
+		meet(2 * i + 1);
+		unmap_pages(SHARED, page, QUARTER);
+		overwrite_all(SHARED, page, QUARTER);
+		expect_all(SHARED, page, QUARTER, i, VIEW_FAULT);
+		meet(2 * i + 2);
+	}
+	fetch_add(&world.done, 1);
+}
+
+/* ---- Beside them ---- */
+
+/* A pause, so that they leave the host of virtual CPUs some time for the changers. */
+static bool goes_on(void)
+{
+	thread_sleep(PAUSE_NS);
+	return load_acquire(&world.done) < CHANGERS;
+}
+
+static void read_on(void *arg)
+{
+	u32 n = (u32)(u64)arg;
+
+	do {
+		for (u32 i = 0; i < 64; i++, n += 61) {
+			switch (view(n % SLOTS, n / SLOTS % BLOCK_PAGES)) {
+			case VIEW_NAME:
+				fetch_add(&world.reads, 1);
+				break;
+			case VIEW_FAULT:
+				fetch_add(&world.faults, 1);
+				break;
+			case VIEW_STALE:
+				fetch_add(&world.stale_reads, 1);
+			}
+		}
+	} while (goes_on());
+}
+
+/* Whatever the tables are at the moment: a page's entry maps that page's frame, or nothing. */
+static bool walk_is_right(struct pt_slot s, unsigned slot, u64 page)
+{
+	u64 offset = page_va(slot, page) & (pt_span(s.level) - 1);
+
+	if (!pte_present(s.value))
+		return true;
+	return pte_is_leaf(s.value, s.level) && pte_leaf_pa(s.value, s.level).raw + offset == frame_pa(slot, page);
+}
+
+static void walk_on(void *arg)
+{
+	u32 n = (u32)(u64)arg;
+
+	do {
+		for (u32 i = 0; i < 64; i++, n += 61) {
+			unsigned slot = n % SLOTS;
+			u64 page = n / SLOTS % BLOCK_PAGES;
+			struct pt_slot s = pt_walk_lockless(kernel_space.root, kernel_space.levels, page_va(slot, page));
+
+			fetch_add(&world.walks, 1);
+			if (!walk_is_right(s, slot, page) || !walk_is_right(fixture_leaf(page_va(slot, page)), slot, page))
+				fetch_add(&world.wrong_walks, 1);
+		}
+	} while (goes_on());
+}
+
+static void audit_on(void *arg)
+{
+	(void)arg;
+	do {
+		struct pt_audit audit;
+
+		if (pt_audit(&audit))
+			fetch_add(&world.violations, 1);
+		fetch_add(&world.audits, 1);
+	} while (goes_on());
+}
+
+/* ---- The tests ---- */
+
+static bool make_world(u32 cycles)
+{
+	bool ok;
+
+	memset(&world, 0, sizeof(world));
+	world.cycles = cycles / CHANGERS;
+	ok = fixture_area_get(&world.area, GIB, 2 * MIB);
+	for (unsigned i = 0; i < SLOTS && ok; i++) {
+		world.blocks[i] = alloc_pages(ORDER_2M, 0);
+		ok = CHECK(world.blocks[i] != NULL);
+		if (ok)
+			overwrite_all(i, 0, BLOCK_PAGES);
+	}
+	return ok;
+}
+
+static void unmake_world(void)
+{
+	fixture_area_put(&world.area);
+	for (unsigned i = 0; i < SLOTS; i++)
+		if (world.blocks[i])
+			free_pages(world.blocks[i], ORDER_2M);
+}
+
+/* One thread. Stacks come and go with threads, which the audit would notice: so all begin and end together. */
+struct role {
+	void (*fn)(void *arg);
+	u64 arg;
+};
+
+static void play_role(void *arg)
+{
+	struct role *role = arg;
+
+	while (!load_acquire(&world.gate))
+		thread_yield();
+	role->fn((void *)role->arg);
+	fetch_add(&world.ended, 1);
+}
+
+static void run_world(void (*changer)(void *arg))
+{
+	struct role roles[] = { { changer, 0 },	{ changer, 1 },	   { changer, 2 },    { changer, 3 },
+				{ audit_on, 0 }, { read_on, 1000 }, { walk_on, 2000 }, { read_on, 3000 } };
+	struct thread *threads[ARRAY_SIZE(roles)];
+	u32 ids[CREW_MAX], online = 0, still = 0;
+	unsigned nr = crew_cpus(ids);
+	struct fixture_events before, after;
+
+	for_each_cpu(cpu, arch_cpus_online())
+		online += cpu < MAX_CPUS;
+	fixture_events(&before);
+	for (unsigned i = 0; i < ARRAY_SIZE(roles); i++)
+		threads[i] = crew_start(ids[i % nr], i < CHANGERS ? "changer" : "beside", play_role, &roles[i]);
+	store_release(&world.gate, 1);
+	while (load_acquire(&world.ended) < ARRAY_SIZE(roles))
+		thread_sleep(PAUSE_NS);
+	crew_join(threads, ARRAY_SIZE(roles));
+	fixture_events(&after);
+	for_each_cpu(cpu, arch_cpus_online())
+		still += cpu < MAX_CPUS;
+
+	CHECK_EQ(world.failed_calls, 0);
+	CHECK_EQ(world.wrong_reads, 0);
+	CHECK_EQ(world.stale_reads, 0);
+	CHECK_EQ(world.wrong_walks, 0);
+	CHECK_EQ(world.violations, 0);
+	CHECK_EQ(still, online);		/* every CPU has answered each time */
+	CHECK(world.audits > 0 && world.walks > 0 && world.faults + world.reads > 0);
+	CHECK(after.splits[PT_2M] > before.splits[PT_2M]);
+	if (kernel_space.policy == PT_COLLAPSE_EAGER)
+		CHECK(after.collapses[PT_2M] > before.collapses[PT_2M]);
+	CHECK_EQ(pt_check(&kernel_space), 0);
+	test_note("cpus=%u cycles=%u splits=%llu collapses=%llu audits=%u walks=%u reads=%u faults=%u", nr,
+		  world.cycles * CHANGERS, (unsigned long long)(after.splits[PT_2M] - before.splits[PT_2M]),
+		  (unsigned long long)(after.collapses[PT_2M] - before.collapses[PT_2M]), world.audits, world.walks,
+		  world.reads, world.faults);
+}
+
+static u32 cycles(void)
+{
+	return cmdline.soak ? CYCLES_SOAK : CYCLES_SAMPLED;
+}
+
+TEST_ID(concurrent, map_split_collapse_unmap, "PT3 TL1 TL5")
+{
+	if (make_world(cycles()))
+		run_world(change);
+	unmake_world();
+}
+
+TEST_ID(concurrent, one_leaf_of_four_owners, "PT3 TL1 TL5")
+{
+	if (make_world(cycles()))
+		run_world(share);
+	unmake_world();
+}
