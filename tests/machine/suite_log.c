@@ -121,6 +121,40 @@ static u32 read_back(u64 from)
 	return texts;
 }
 
+static u32 read_torn(u64 from)
+{
+	char line[LINE_SIZE];
+
+	memset(&reading, 0, sizeof(reading));
+	while (next_line(&from, line, sizeof(line)))
+		take_line(&reading, line);
+	return reading.bad;
+}
+
+/* The control: what the reader must notice. */
+TEST_ID(log, torn_texts_are_noticed, "RP1")
+{
+	char part[LINE_SIZE];
+	u64 from = log_end();
+
+	/* Two texts whose lines alternate, as they would without a lock. */
+	for (u32 i = 0; i < 2 * PARTS; i++) {
+		format_part(part, i % 2, TASK, 0, i / 2);
+		log_info("%s", part);
+	}
+	CHECK(read_torn(from) >= PARTS);
+	/* A line that another one has cut. */
+	from = log_end();
+	format_part(part, 0, TASK, 0, 0);
+	part[strlen(part) - 1] = 0;
+	log_info("%s", part);
+	CHECK_EQ(read_torn(from), 1);
+	/* A line of somebody else in between. */
+	from = log_end();
+	log_info("somebody else");
+	CHECK_EQ(read_torn(from), 1);
+}
+
 static void write_texts(void *arg)
 {
 	(void)arg;
