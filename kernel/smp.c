@@ -266,7 +266,7 @@ static bool start_cpu(u32 apic, u32 *id)
 		log_warn("CPU with APIC id %u: no memory to start it", apic);
 		return false;
 	}
-	if (cmdline.plant == PLANT_SILENT_CPU && *id == 1)
+	if (cmdline.plant == PLANT_SILENT_CPU && !left_out)
 		target = SILENT_ID;
 	if (smp_start(target, c->stacks[CPU_STACK_TASK].end, other_cpu_main, c)) {
 		log_warn("CPU with APIC id %u does not answer: left out", apic);

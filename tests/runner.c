@@ -39,6 +39,7 @@ struct running {
 
 /* What a test must leave as it found it. */
 struct ground {
+	cpumask_t online;		/* CPUs */
 	u64 free;			/* frames */
 	u64 tables;			/* of the direct map */
 	struct directmap_stats map;
@@ -311,6 +312,7 @@ static void read_ground(struct ground *g)
 	unmapped_shrink(UNMAPPED_ALL);
 	pt_settle(&kernel_space);
 	buddy_drain();
+	g->online = *arch_cpus_online();
 	g->free = buddy_free_frames();
 	directmap_read_stats(&g->map);
 	g->tables = g->map.tables;
@@ -335,6 +337,9 @@ static void compare_ground(const struct ground *before)
 	struct ground after;
 
 	read_ground(&after);
+	for_each_cpu(cpu, &before->online)
+		if (!cpumask_has(&after.online, cpu))
+			note_failure("CPU %u did not answer in time and was given up", cpu);
 	same("free frames and tables of the direct map", before->free + before->tables, after.free + after.tables);
 	if (keeps)
 		return;

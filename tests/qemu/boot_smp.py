@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""
+CPUs that fail, CPUs that are not wanted, and machines that lack a clock or a controller (BT5, TL1), seen from outside.
+
+Boots build/esp some ten times, with a handful of tests each.
+"""
+
+import os
+import re
+import sys
+import tempfile
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "tools"))
+
+import qemu  # noqa: E402
+
+BUILD = os.environ.get("TANGRAM_BUILD", os.path.join(ROOT, "build"))
+SECONDS = 180
+QUICK = "suite=smp.all_*,smp.each_*,smp.alarm_*,smp.nmi_* lab=off"
+
+
+class Boot(unittest.TestCase):
+    """One boot; afterwards: result and text (of the serial port)."""
+
+    def boot(self, append, **options):
+        with tempfile.TemporaryDirectory(prefix="tangram-smp-") as folder:
+            log = os.path.join(folder, "log")
+            options.setdefault("timeout", SECONDS)
+            self.result = qemu.Run(qemu.Options(build=BUILD, append=append, log=log, **options)).run()
+            with open(log, encoding="utf-8", errors="replace") as file:
+                self.text = file.read().replace("\r", "")
+        return self.text
+
+    def assert_passes(self):
+        self.assertEqual(self.result.code, qemu.PASS, self.result.line() + "\n" + self.text[-2000:])
+
+    def assert_says(self, words):
+        self.assertTrue(words in self.text, f"not in the log: {words}; it ends with:\n{self.text[-2000:]}")
+
+    def assert_matches(self, pattern):
+        self.assertTrue(re.search(pattern, self.text), f"not in the log: {pattern}; it ends with:\n{self.text[-2000:]}")
+
+    def assert_report_is_complete(self):
+        for words in ("# ==== SUMMARY ====", "# counter nr_tlb_local_flush_all="):
+            self.assert_says(words)
+        self.assertTrue(self.text.rstrip().splitlines()[-1].startswith("# TANGRAM END verdict=fail"), self.text[-300:])
+
+
+class Lost(Boot):
+    """A CPU stops answering: the run fails, in time, and says which CPU and why."""
+
+    def lose(self, test, plant, words):
+        text = self.boot(f"suite=deaf.{test} lab=off plant={plant}", cpus=3)
+        self.assertEqual(self.result.code, qemu.FAIL, self.result.line() + "\n" + text[-2000:])
+        self.assert_matches(rf"# warning: CPU 2 did not {words} of CPU 0 within 1500 ms: given up")
+        self.assert_says(f"# deaf.{test}: CPU 2 did not answer in time and was given up")
+        self.assertFalse("not true:" in text, text[-2000:])     # all that the test itself checks holds
+        passed = re.search(r"timeout_ms=1500 passed_ms=(\d+)", text)
+        self.assertTrue(passed, text[-2000:])
+        self.assertGreaterEqual(int(passed.group(1)), 1500)
+        self.assert_report_is_complete()
+
+    def test_deaf_to_a_shootdown(self):
+        self.lose("shootdown_names_the_cpu_and_keeps_its_frames", "deaf-cpu", "answer a call")
+        self.assert_matches(r"CPU 2 .*: given up, and stopped at 0xffffffff8")
+        self.assert_matches(r"tlb_frames_quarantined=[1-9]")
+
+    def test_dead_to_everything(self):
+        self.lose("shootdown_names_the_cpu_and_keeps_its_frames", "dead-cpu", "answer a call")
+        self.assert_says("given up; it takes no NMI either")
+
+    def test_deaf_to_a_rendezvous(self):
+        self.lose("rendezvous_goes_on_without_the_cpu", "deaf-cpu", "come to a rendezvous")
+
+    def test_stuck_in_a_call(self):
+        self.lose("a_call_that_does_not_end", "deaf-cpu", "come to the end of a call")
+
+
+class Starts(Boot):
+    def test_one_that_does_not_start_is_left_out(self):
+        self.boot(f"{QUICK} plant=silent-cpu", cpus=3)
+        self.assert_matches(r"# warning: CPU with APIC id \d+ does not answer: left out")
+        self.assert_says("# CPUs: 2 up of 3 usable, some left out")
+        self.assert_says("is kept for who comes late")
+        self.assert_passes()
+
+    def test_limit(self):
+        for limit, up in ((1, 1), (2, 2), (9, 3)):
+            with self.subTest(cpus=limit):
+                text = self.boot(f"{QUICK} cpus={limit}", cpus=3)
+                self.assertIn(f"cpus={up} ", re.search(r"# TANGRAM BEGIN .*", text).group(0))
+                self.assertEqual("limited by cpus=" in text, limit == 2)
+                self.assert_passes()
+
+
+class Lacks(Boot):
+    """A machine without one of the parts: said in the log, and all else works."""
+
+    def test_no_hpet(self):
+        self.boot(QUICK, cpus=2, extra=["-no-hpet"])
+        self.assert_matches(r"# timer: TSC at \d+ kHz, by the PM timer")
+        self.assert_says("NMIs by timer: PIT")
+        self.assert_says("source=PIT")
+        self.assert_passes()
+
+    def test_no_acpi(self):
+        self.boot(QUICK, cpus=2, machine="q35,acpi=off")
+        self.assert_says("acpi: nothing can be read: one CPU")
+        self.assert_matches(r"# timer: TSC at \d+ kHz, by the PIT")
+        self.assert_says("NMIs by timer: none")
+        self.assert_matches(r"nmi_storm_by_a_timer_of_the_machine # SKIP no IOAPIC")
+        self.assert_passes()
+
+
+if __name__ == "__main__":
+    qemu.terminate_on_signals()
+    unittest.main()
