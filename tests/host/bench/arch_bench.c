@@ -32,16 +32,16 @@ struct arch_mm arch_mm = {
 u64 arch_bench_flushes;
 u64 log_warnings;
 
-static struct cpu_state cpus[BENCH_CPUS] = {
+static struct cpu_state bench_cpus[BENCH_CPUS] = {
 	[0 ... BENCH_CPUS - 1] = { .pages = &page_cache_none },
 };
-static __thread struct cpu_state *this_cpu = &cpus[0];
+static __thread struct cpu_state *this_cpu = &bench_cpus[0];
 static const cpumask_t online = { { 1 } };	/* a shootdown has nobody else to wait for */
 
 void arch_bench_use_cpu(u32 cpu)
 {
 	assert(cpu < BENCH_CPUS);
-	this_cpu = &cpus[cpu];
+	this_cpu = &bench_cpus[cpu];
 	this_cpu->id = cpu;
 }
 
