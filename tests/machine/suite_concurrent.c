@@ -346,9 +346,11 @@ static void run_world(void (*changer)(void *arg))
 	CHECK_EQ(world.violations, 0);
 	CHECK_EQ(still, online);		/* every CPU has answered each time */
 	CHECK(world.audits > 0 && world.walks > 0 && world.faults + world.reads > 0);
-	CHECK(after.splits[PT_2M] > before.splits[PT_2M]);
-	if (kernel_space.policy == PT_COLLAPSE_EAGER)
+	/* Otherwise leaves are put together later, or never, and there are fewer to split. */
+	if (kernel_space.policy == PT_COLLAPSE_EAGER) {
+		CHECK(after.splits[PT_2M] > before.splits[PT_2M]);
 		CHECK(after.collapses[PT_2M] > before.collapses[PT_2M]);
+	}
 	CHECK_EQ(pt_check(&kernel_space), 0);
 	test_note("cpus=%u cycles=%u splits=%llu collapses=%llu audits=%u walks=%u reads=%u faults=%u", nr,
 		  world.cycles * CHANGERS, (unsigned long long)(after.splits[PT_2M] - before.splits[PT_2M]),

@@ -626,3 +626,39 @@ TEST_ID(thread, on_all_cpus_at_once, "BT5")
 			CHECK_EQ(m.was[ids[i]], 1);
 	}
 }
+
+/* ---- A CPU that is given up ---- */
+
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+/* Its thread never ends, and who waits for it is told. What the thread had is lost: the run fails, as it should. */
+TEST_ID(lost_thread, join_says_so, "TL1 BT5")
+{
+	u32 ids[CREW_MAX], timeout = ipi_timeout_ms, last;
+	unsigned nr = crew_cpus(ids);
+	cpumask_t dead = { { 0 } };
+	struct thread *t;
+	u32 done = 0;
+
+	if (cmdline.plant != PLANT_DEAF_CPU)
+		SKIP("plant=deaf-cpu asks for it");
+	if (nr == 1)
+		SKIP("one CPU: none to lose");
+	last = ids[nr - 1];
+	t = crew_start(last, "lost", park_three_times, &done);
+	while (!load_acquire(&done))
+		thread_yield();
+	ipi_plant(last, IPI_DEAF);
+	ipi_timeout_ms = 2000;
+	ipi_call_others(nothing, NULL, &dead);
+	ipi_timeout_ms = timeout;
+	CHECK(cpumask_has(&dead, last));
+	CHECK(!thread_cpu_ready(last));
+	test_note("lost=%u joined=%d", last, -thread_join(t));
+	CHECK(!thread_start(last, "late", count, &done));
+	CHECK_EQ(thread_run_on_all(count, &done), 0);
+	CHECK_EQ(done, 1 + nr - 1);	/* all that are left */
+}

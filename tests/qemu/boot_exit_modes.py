@@ -170,6 +170,16 @@ class PanicsOfMany(Boot):
                 self.assertIn(fate, ("was stopped at", f"panicked, too: asked for on CPU {cpu}"))
 
 
+class LostThread(Boot):
+    def test_join_is_told(self):
+        """A CPU that is given up takes its thread with it: who waits for that is told, and the run fails."""
+        self.boot("suite=lost_thread lab=off plant=deaf-cpu", cpus=3)
+        self.assert_code(qemu.FAIL)
+        self.assert_says("# lost_thread.join_says_so: lost=2 joined=5\n")
+        self.assertNotIn("not true", self.text)
+        self.assertIn("# TANGRAM END verdict=fail", self.text)
+
+
 class Consoles(Boot):
     def on_com2(self, console):
         with tempfile.TemporaryDirectory(prefix="tangram-com2-") as folder:
