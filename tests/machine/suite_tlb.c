@@ -78,23 +78,36 @@ static bool one_type(u64 pa, u64 size)
 	return end >= pa + size;
 }
 
-/*
- * Of one gigabyte all is ours, of the other only one page: what is at the same place in the first one.
- */
+/* The second gigabyte: one of a single memory type, of which a block at least is ours. The largest blocks are tried first. */
+static bool get_part_of_gigabyte(struct scene *s)
+{
+	for (unsigned order = ORDER_1G - 1; order >= ORDER_2M; order--) {
+		struct page *block = alloc_pages(order, 0);
+		u64 pa;
+
+		if (!block)
+			continue;
+		pa = align_down(page_to_phys(block).raw, GIB);
+		if (one_type(pa, GIB)) {
+			s->blocks[1] = block;
+			s->orders[1] = order;
+			s->pa[1] = pa;
+			return true;
+		}
+		free_pages(block, order);
+	}
+	return false;
+}
+
+/* Of one gigabyte all is ours, of the other only a part: what is at the same place in the first one is used. */
 static bool get_gigabytes(struct scene *s)
 {
-	u64 pa;
-
 	s->orders[0] = ORDER_1G;
-	s->orders[1] = 0;
 	s->blocks[0] = alloc_pages(ORDER_1G, 0);
-	s->blocks[1] = s->blocks[0] ? alloc_page(0) : NULL;
-	if (!s->blocks[1])
+	if (!s->blocks[0])
 		return false;
-	pa = page_to_phys(s->blocks[1]).raw;
 	s->pa[0] = page_to_phys(s->blocks[0]).raw;
-	s->pa[1] = align_down(pa, GIB);
-	return one_type(s->pa[0], GIB) && one_type(s->pa[1], GIB);
+	return one_type(s->pa[0], GIB) && (s->change != TO_OTHER_FRAME || get_part_of_gigabyte(s));
 }
 
 static bool get_blocks(struct scene *s)
@@ -118,9 +131,9 @@ static bool get_blocks(struct scene *s)
  */
 static u64 offset_used(const struct scene *s)
 {
-	if (s->level == PT_4K || s->change == TO_NX)
-		return 0;
-	return s->level == PT_1G ? page_to_phys(s->blocks[1]).raw - s->pa[1] : 77 * PAGE_SIZE;
+	u64 part = s->level == PT_1G && s->blocks[1] ? page_to_phys(s->blocks[1]).raw - s->pa[1] : 0;
+
+	return s->level == PT_4K || s->change == TO_NX ? 0 : part + 77 * PAGE_SIZE;
 }
 
 /* The mapping was made without a count of aliases, so it is taken away without one. */
