@@ -23,6 +23,7 @@ HOST_CC ?= $(CC)
 
 DEBUG ?= 0
 ICOUNT ?= 1
+CPUS ?= 1
 SEED ?= 1
 TIMEOUT ?=
 ifneq ($(filter-out 0 1,$(DEBUG)),)
@@ -266,7 +267,8 @@ FORCE:
 help:
 	@printf '%s\n' \
 	'make run        boot under QEMU, one CPU, instructions counted; the report on this terminal' \
-	'                (ICOUNT=0: the quick look. APPEND="key=value ...": more of the command line)' \
+	'                (ICOUNT=0: the quick look. CPUS=4: so many, not counted. APPEND="key=value ...": more of the' \
+	'                command line, as kernel/cmdline.h has it)' \
 	'make test       every test: hosted, tools, the QEMU matrix; at most 20 minutes on 2 cores' \
 	'make soak       the same with the full counts' \
 	'make qcheck     build, check-layers, host-test and one QEMU boot: under two minutes' \
@@ -287,11 +289,11 @@ image: $(B)/tangram.img
 RUN_QEMU := tools/run-qemu --build $(B) $(if $(TIMEOUT),--timeout $(TIMEOUT))
 
 run: esp
-	$(Q)$(RUN_QEMU) --cpus 1 $(if $(filter 1,$(ICOUNT)),--icount) --log $(B)/run.log \
+	$(Q)$(RUN_QEMU) --cpus $(CPUS) $(if $(filter 1-1,$(ICOUNT)-$(CPUS)),--icount) --log $(B)/run.log \
 		--append 'seed=$(SEED) kaslr=off $(APPEND)'
 
 debug: esp
-	$(Q)$(RUN_QEMU) --cpus 1 --debug --append 'seed=$(SEED) kaslr=off $(APPEND)'
+	$(Q)$(RUN_QEMU) --cpus $(CPUS) --debug --append 'seed=$(SEED) kaslr=off $(APPEND)'
 
 host-test: $(HB)/host-test
 	$(Q)$(HB)/host-test --seed $(SEED)

@@ -31,6 +31,8 @@ class Row:
 
 WITH_1G = {"direct_map_1g": some, "direct_map_2m": some}
 WITHOUT_1G = {"direct_map_1g": none, "direct_map_2m": some}
+# Several CPUs: they asked each other to flush, and each answered.
+SHOT = {"nr_tlb_remote_flush": some, "nr_tlb_remote_flush_received": some, "tlb_frames_quarantined": none}
 
 ROWS = [
     # Sizes, with and without 1G leaves. 512 MiB on q35 has none anyway.
@@ -39,7 +41,7 @@ ROWS = [
     Row("4g", memory="4G", append="lab=full", expect=WITH_1G),
     Row("4g-no1g", memory="4G", cpu=NO_1G, expect=WITHOUT_1G),
     Row("12g", memory="12G", expect=WITH_1G),
-    Row("12g-no1g", memory="12G", cpu=NO_1G, expect=WITHOUT_1G),
+    Row("12g-no1g", memory="12G", cpu=NO_1G, expect=WITHOUT_1G, soak_only=True),
 
     # Builds, and other machines. qemu64 lacks SMEP, SMAP, UMIP and 1G pages.
     Row("debug", variant="debug", expect=WITH_1G),
@@ -54,6 +56,24 @@ ROWS = [
     # Every fill of a thousand is looked at half-way here.
     Row("execmem-tail", append="lab=off execmem=huge+tail suite=execmem*,costs.execmem*,image"),
     Row("bbm", append="lab=off bbm=on um=1g"),
+
+    # All CPUs. Each is a thread of QEMU's: with more of them than cores, everything takes its turn, so the lab runs in rows of
+    # its own, with less memory to age.
+    Row("2cpu", cpus=2, append="lab=off", expect={**WITH_1G, **SHOT}),
+    Row("2cpu-no1g", cpus=2, memory="2G", cpu=NO_1G, append="lab=off", expect={**WITHOUT_1G, **SHOT}, soak_only=True),
+    Row("3cpu", cpus=3, append="lab=off", expect={**WITH_1G, **SHOT}),
+    Row("3cpu-no1g", cpus=3, memory="2G", cpu=NO_1G, append="lab=off", expect={**WITHOUT_1G, **SHOT}, soak_only=True),
+    Row("4cpu", cpus=4, append="lab=off", expect={**WITH_1G, **SHOT}),
+    Row("4cpu-no1g", cpus=4, memory="2G", cpu=NO_1G, append="lab=off", expect={**WITHOUT_1G, **SHOT}),
+    Row("8cpu", cpus=8, append="lab=off", expect={**WITH_1G, **SHOT}),
+    Row("8cpu-no1g", cpus=8, memory="2G", cpu=NO_1G, append="lab=off", expect={**WITHOUT_1G, **SHOT}, soak_only=True),
+    Row("4cpu-debug", variant="debug", cpus=4, memory="2G", append="lab=off", expect=SHOT),
+    Row("4cpu-bbm", cpus=4, memory="2G", append="lab=off bbm=on", expect=SHOT),
+    Row("4cpu-trace", cpus=4, memory="2G", append="lab=off trace=on collapse=deferred", expect=SHOT, soak_only=True),
+    Row("4cpu-clang-debug", variant="clang-debug", cpus=4, append="lab=off bbm=on", expect=SHOT, soak_only=True),
+    Row("2cpu-lab", cpus=2, memory="1G", append="suite=lab_cpus", expect=SHOT),
+    Row("4cpu-lab", cpus=4, memory="1G", append="suite=lab_cpus", expect=SHOT),
+    Row("8cpu-lab", cpus=8, memory="1G", append="suite=lab_cpus", expect=SHOT),
 
     # Ends of a run.
     Row("end-reboot", append="lab=off suite=fmt end=reboot"),
