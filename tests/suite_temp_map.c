@@ -311,6 +311,26 @@ TEST_ID(temp_map, audit_sees_the_window, "UM4 PT5")
 	}
 }
 
+/* One more CPU. Its number is the highest there can be: nobody runs as that. */
+TEST_ID(temp_map, a_root_for_one_more_cpu, "UM4 BT5")
+{
+	u32 cpu = MAX_CPUS - 1;
+	struct pt_space *space;
+
+	if (temp_map_space(cpu))
+		SKIP("all CPUs that there can be have one");
+	CHECK_EQ(temp_map_add_cpu(MAX_CPUS), -EINVAL);
+	REQUIRE(temp_map_add_cpu(cpu) == 0);
+	space = temp_map_space(cpu);
+	REQUIRE(space);
+	CHECK(strcmp(space->name, "temp255") == 0);
+	CHECK_EQ(pt_check(space), 0);
+	CHECK_EQ(temp_map_add_cpu(cpu), -EBUSY);
+	temp_map_remove_cpu(cpu);
+	CHECK(!temp_map_space(cpu));
+	temp_map_remove_cpu(cpu);
+}
+
 /* Made anew with each of its allocations failing in turn: -ENOMEM, and everything is given back. */
 TEST_ID(temp_map, init_fails_without_a_trace, "UM4 PA8")
 {

@@ -669,7 +669,7 @@ static void shoot(void *arg)
 
 TEST_ID(smp, shootdowns_by_all_under_alarms_and_nmis, "TL1 BT5")
 {
-	u32 nr = nr_online(), n = rounds(10000, 1600 / nr);
+	u32 nr = nr_online(), n = rounds(10000, (pt_bbm > 0 ? 200 : 1600) / nr);
 	u64 storm[2] = { nmi_storm_count(0), 0 }, alarms = 0;
 	struct ipi_stats before, after;
 
