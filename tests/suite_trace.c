@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * kernel/base/trace.h: rings, filters, the merge by time, and that each event tells what was done. Writers that interrupt
- * each other are tests/host/test_trace.c and tests/machine/suite_trace_nmi.c.
+ * each other are tests/host/test_trace.c and tests/machine/suite_trace_machine.c.
  */
 #include "kernel/base/trace.h"
 

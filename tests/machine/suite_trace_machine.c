@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* The trace on the machine: page faults, and NMIs that record in the middle of what they interrupt (RP4). */
+/* The trace on the machine: page faults, shootdowns on both sides, and NMIs that record in the middle of what they interrupt (RP4). */
 #include "arch/x86_64/apic.h"
 #include "arch/x86_64/ipi.h"
 #include "arch/x86_64/trap.h"
 #include "kernel/base/string.h"
 #include "kernel/base/trace.h"
 #include "kernel/trace.h"
+#include "mm/buddy.h"
+#include "mm/directmap.h"
+#include "mm/pgtable.h"
 #include "tests/test.h"
 
 #define SLOTS 16u
@@ -61,6 +64,88 @@ TEST_ID(trace, page_faults_are_recorded, "RP4")
 	CHECK_EQ(r.args[2], fault.rip);
 	CHECK_EQ(r.cpu, arch_this_cpu()->id);
 	CHECK_EQ(r.context, CPU_TASK);
+}
+
+/* ---- Shootdowns ---- */
+
+#define CPUS 8u
+#define RECORDS 64u
+
+static union {
+	struct trace_ring ring;
+	u8 bytes[TRACE_RING_BYTES(RECORDS)];
+} rings[CPUS];
+static struct trace_ring *rings_before[CPUS];
+
+static void record_on_all(u32 mask)
+{
+	for (u32 cpu = 0; cpu < CPUS; cpu++) {
+		trace_ring_init(&rings[cpu].ring, sizeof(rings[cpu]));
+		rings_before[cpu] = trace_set_ring(cpu, &rings[cpu].ring);
+	}
+	kept.mask = trace_mask;
+	trace_mask = mask;
+}
+
+static void record_on_all_end(void)
+{
+	trace_mask = kept.mask;
+	for (u32 cpu = 0; cpu < CPUS; cpu++)
+		trace_set_ring(cpu, rings_before[cpu]);
+}
+
+/* Records of one event and context on a CPU; arguments 0 and 1 of all of them summed up. */
+static u64 sum_records(u32 cpu, enum trace_id event, enum cpu_nesting context, u64 *gens, u64 *cpus)
+{
+	struct trace_record r;
+	u64 n = 0;
+
+	CHECK(rings[cpu].ring.next <= RECORDS);
+	for (u64 i = 0; i < rings[cpu].ring.next; i++) {
+		if (!CHECK(trace_ring_read(&rings[cpu].ring, i, &r)) || r.event != event)
+			continue;
+		CHECK_EQ(r.cpu, cpu);
+		CHECK_EQ(r.context, context);
+		*gens += r.args[0];
+		*cpus += r.args[1];
+		n++;
+	}
+	return n;
+}
+
+TEST_ID(trace, shootdowns_are_recorded_on_both_sides, "TL1 RP4")
+{
+	u64 sent = 0, sent_gens = 0, asked = 0, pages = 0;
+	u32 me = arch_this_cpu()->id, others = 0;
+	struct page *block;
+
+	for_each_cpu(cpu, arch_cpus_online()) {
+		if (cpu >= CPUS)
+			SKIP("more than %u CPUs", CPUS);
+		others += cpu != me;
+	}
+	if (!others)
+		SKIP("one CPU");
+	block = alloc_pages(ORDER_2M, 0);
+	REQUIRE(block != NULL);
+	record_on_all(1u << TRACE_SEND | 1u << TRACE_RECEIVE);
+	CHECK_EQ(set_direct_map_invalid(page_to_pfn(block) + 3, 1), 0);
+	CHECK_EQ(set_direct_map_default(page_to_pfn(block) + 3, 1), 0);
+	pt_settle(&kernel_space);
+	record_on_all_end();
+	free_pages(block, ORDER_2M);
+
+	sent = sum_records(me, TRACE_SEND, CPU_TASK, &sent_gens, &asked);
+	CHECK(sent > 0);
+	CHECK_EQ(asked, sent * others);
+	for_each_cpu(cpu, arch_cpus_online()) {
+		u64 gens = 0;
+
+		if (cpu == me)
+			continue;
+		CHECK_EQ(sum_records(cpu, TRACE_RECEIVE, CPU_IRQ, &gens, &pages), sent);
+		CHECK_EQ(gens, sent_gens);
+	}
 }
 
 /* ---- NMIs ---- */
