@@ -16,6 +16,7 @@
 #include "kernel/base/log.h"
 #include "kernel/base/spinlock.h"
 #include "kernel/base/string.h"
+#include "mm/account.h"
 
 /* Below this order a block and its buddy lie in one section, so that the buddy has a struct page for sure. */
 #define SECTION_ORDER (SECTION_SHIFT - PAGE_SHIFT)
@@ -546,7 +547,7 @@ static __noinline void give(struct page *page, unsigned order)
 	stack_leave(s, top + 1);
 }
 
-/* All that is not the usual case: halves of 2 MiB, classes to be reset, nonsense. */
+/* All that is not the usual case: halves of 2 MiB, classes to be reset, charges to be taken back, nonsense. */
 static __noinline void free_general(struct page *page, unsigned order)
 {
 	u64 pfn = page_index(page);
@@ -554,10 +555,13 @@ static __noinline void free_general(struct page *page, unsigned order)
 
 	if (!why && page->flags & PAGE_CLASSED && !reset_classes(page, order))
 		why = "part of it is still mapped";
-	if (why)
+	if (why) {
 		bad_free(pfn, order, why);
-	else
-		give(page, order);
+		return;
+	}
+	if (page->flags & PAGE_CHARGED)
+		account_uncharge_page(page, order);
+	give(page, order);
 }
 
 void free_block(struct page *page, unsigned order)

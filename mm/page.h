@@ -49,6 +49,7 @@ const char *page_class_name(enum page_class class);
 #define PAGE_BUDDY 0x01		/* flags: heads a block of the buddy's free lists */
 #define PAGE_CACHED 0x02	/* flags: in a per-CPU list */
 #define PAGE_PENDING 0x04	/* flags, table: on its space's list of tables to collapse or free */
+#define PAGE_CHARGED 0x04	/* flags, with PAGE_HEAD, no table: `account` is charged, until it is freed */
 #define PAGE_PINNED 0x08	/* flags, table: never collapsed and never freed */
 #define PAGE_QUARANTINE 0x10	/* flags: a CPU that may still translate to it is dead; never used again */
 #define PAGE_HEAD 0x20		/* flags: first frame of an allocation; `order` says how long it is */

@@ -32,6 +32,8 @@ enum mm_plant {
 	PLANT_EXECMEM_ONE_RETURN,	/* of the blocks that a free empties only one goes back */
 	PLANT_ACPI_CHECKSUM,		/* a table counts whatever its checksum */
 	PLANT_ACPI_SHAPE,		/* a table is read up to the entry that does not fit */
+	PLANT_ACCOUNT_LEAKS,		/* an allocation that fails keeps its charge */
+	PLANT_ACCOUNT_KEEPS_REFUSED,	/* a limit that refuses leaves the charge on the accounts below */
 	PLANTS,
 };
 

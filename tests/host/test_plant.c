@@ -12,6 +12,7 @@
 
 #include "kernel/base/errno.h"
 #include "kernel/base/fmt.h"
+#include "mm/account.h"
 #include "mm/directmap.h"
 #include "mm/buddy.h"
 #include "mm/execmem.h"
@@ -37,6 +38,7 @@ enum finder {
 	BY_BOUNDS,	/* a fill one byte outside is not refused */
 	BY_WINDOW,	/* the audit finds a window at rest */
 	BY_ACPI,	/* a damaged table is not skipped */
+	BY_SUMS,	/* accounts do not add up */
 	FINDERS,
 };
 
@@ -64,6 +66,8 @@ static const struct plant {
 	{ PLANT_EXECMEM_ONE_RETURN, "one_block_of_several_returned", BY_EXECMEM, 0 },
 	{ PLANT_ACPI_CHECKSUM, "acpi_checksum_not_looked_at", BY_ACPI, 0 },
 	{ PLANT_ACPI_SHAPE, "acpi_table_read_half", BY_ACPI, 0 },
+	{ PLANT_ACCOUNT_LEAKS, "failed_allocation_stays_charged", BY_SUMS, 0 },
+	{ PLANT_ACCOUNT_KEEPS_REFUSED, "refused_charge_stays_below", BY_SUMS, 0 },
 };
 
 _Static_assert(ARRAY_SIZE(plants) == PLANTS - 1, "every planted bug has a row");
@@ -261,9 +265,26 @@ static void read_acpi(void)
 	sample_free(&s);
 }
 
+/* A charge that the upper limit refuses, and one whose frames are not to be had. */
+static void charge_in_vain(void)
+{
+	struct account top, below;
+
+	found->wrong += account_open(&top, "top", NULL, 100) != 0;
+	found->wrong += account_open(&below, "below", &top, 1000) != 0;
+	found->wrong += account_charge(&below, 200) != -ENOMEM;
+	found->found[BY_SUMS] += account_charged(&below) != 0;
+	alloc_inject = (struct alloc_inject){ .armed = 1, .countdown = 1 };
+	found->wrong += alloc_pages_account(4, 0, &top) != NULL;
+	alloc_inject.armed = 0;
+	found->found[BY_SUMS] += account_charged(&top) != 0;
+	account_drain();
+}
+
 static void workload(void)
 {
 	read_acpi();
+	charge_in_vain();
 	fixture_policy(PT_COLLAPSE_EAGER);
 	found->wrong += fixture_change(PT_OP_MAP, range_len(area.va, 2 * BLOCK), fixture_nowhere(),
 				       fixture_attrs() | PTE_PAT, 0) != 0;
@@ -336,12 +357,13 @@ TEST_ROWS(plant, is_caught, "PT3 PT4 TL1 TL5 BT4", 0, count_plants, name_plant)
 		static const char *const finders[] = {
 			[BY_FAULT] = "simulation", [BY_CHECK] = "check", [BY_RESULT] = "result",
 			[BY_EXECMEM] = "execmem_check", [BY_BOUNDS] = "bounds", [BY_WINDOW] = "audit",
-			[BY_ACPI] = "acpi_read",
+			[BY_ACPI] = "acpi_read", [BY_SUMS] = "sums",
 		};
 		const u64 by_finder[FINDERS] = {
 			[BY_FAULT] = found->faults[p->kind], [BY_CHECK] = found->check, [BY_RESULT] = found->wrong,
 			[BY_EXECMEM] = found->found[BY_EXECMEM], [BY_BOUNDS] = found->found[BY_BOUNDS],
 			[BY_WINDOW] = found->found[BY_WINDOW], [BY_ACPI] = found->found[BY_ACPI],
+			[BY_SUMS] = found->found[BY_SUMS],
 		};
 		u64 n = by_finder[p->finder];
 
