@@ -11,6 +11,7 @@
 #include "kernel/base/errno.h"
 #include "kernel/base/log.h"
 #include "kernel/base/trace.h"
+#include "mm/account.h"
 #include "mm/directmap.h"
 #include "mm/plant.h"
 #include "mm/temp_map.h"
@@ -510,7 +511,9 @@ struct page *unmapped_pages_alloc(unsigned order, unsigned flags, int nid, struc
 	struct page *page;
 
 	assert(cpu->locks_held == 0 && arch_irqs_enabled());
-	if (unlikely(order > UNMAPPED_ORDER_MAX || flags & ~known || account || nid < -1 || nid > 0))
+	if (unlikely(order > UNMAPPED_ORDER_MAX || flags & ~known || nid < -1 || nid > 0))
+		return NULL;
+	if (account && account_charge(account, BIT(order)))
 		return NULL;
 	if (unlikely(um_cache.mode == UNMAPPED_OFF)) {
 		page = alloc_single(order, flags);
@@ -521,8 +524,11 @@ struct page *unmapped_pages_alloc(unsigned order, unsigned flags, int nid, struc
 	}
 	if (unlikely(!page)) {
 		fetch_add(&um_cache.stats.fails, 1);
+		if (account)
+			account_uncharge(account, BIT(order));
 		return NULL;
 	}
+	page->account = (u64)account;
 	hand_out(page, flags & UNMAPPED_ZERO);
 	for (u64 i = 1; unlikely(i < BIT(order)); i++)
 		hand_out(page + i, flags & UNMAPPED_ZERO);
@@ -632,6 +638,10 @@ void unmapped_pages_free(struct page *page, unsigned order)
 	if (unlikely(!was)) {
 		bad_free(page, order);
 		return;
+	}
+	if (page->account) {
+		account_uncharge((struct account *)page->account, BIT(order));
+		page->account = 0;
 	}
 	store_relaxed(&page->class, PAGE_UNMAPPED);
 	for (u64 i = 1; unlikely(i < BIT(order)); i++)

@@ -39,7 +39,7 @@ void unmapped_init(enum unmapped_mode mode);
 
 /*
  * 2^order frames, naturally aligned, of class PAGE_UNMAPPED (the owner may set another class, and need not set it back);
- * NULL: order too large, unknown flag, account not NULL (there are none yet), nid neither 0 nor -1 (any), or no memory; with
+ * NULL: order too large, unknown flag, nid neither 0 nor -1 (any), a limit of the account's (NULL: nobody is charged) or of one above it, or no memory; with
  * break-before-make, also if the only frames there are lie in a leaf that cannot be split (set_direct_map_invalid(): -EBUSY). Task
  * context, no spinlock held, interrupts on (asserted).
  */
@@ -48,7 +48,7 @@ struct page *unmapped_pages_alloc(unsigned order, unsigned flags, int nid, struc
 /*
  * Give back what unmapped_pages_alloc() gave, with the same order; nothing maps it any more, and that has been flushed. Scrubbed (zeroed) before
  * this returns unless it was allocated with NOSCRUB. A double free, a foreign page, another order, a frame with an alias left are counted, named in
- * the log and change nothing. Task context, no spinlock held, interrupts on (asserted).
+ * the log and change nothing. Task context, no spinlock held, interrupts on (asserted). What was charged for it is charged no longer.
  */
 void unmapped_pages_free(struct page *page, unsigned order);
 

@@ -9,6 +9,7 @@
 #include "kernel/base/fmt.h"
 #include "kernel/base/log.h"
 #include "kernel/base/string.h"
+#include "mm/account.h"
 #include "mm/buddy.h"
 #include "mm/directmap.h"
 #include "mm/kernel_map.h"
@@ -757,7 +758,6 @@ TEST_ID(unmapped, free_scrubs_unless_told_not_to, "UM4")
 
 TEST_ID(unmapped, bad_arguments, "UM1")
 {
-	struct account *somebody = (struct account *)0x1000;
 	struct ground g;
 
 	ground_begin(&g, UNMAPPED_2M);
@@ -766,10 +766,65 @@ TEST_ID(unmapped, bad_arguments, "UM1")
 	CHECK(!unmapped_pages_alloc(0, 0x8, 0, NULL));
 	CHECK(!unmapped_pages_alloc(0, 0, 1, NULL));
 	CHECK(!unmapped_pages_alloc(0, 0, -2, NULL));
-	CHECK(!unmapped_pages_alloc(0, 0, 0, somebody));
 	CHECK_EQ(unmapped_set_mode((enum unmapped_mode)3), -EINVAL);
 	CHECK_EQ(all_refills(&g), 0);
 	ground_end(&g);
+}
+
+/* Whoever is named is charged for what is in use, up to the limit, in every mode; a refusal and a bad free change nothing. */
+TEST_ID(unmapped, accounts_are_charged, "UM1 PA5")
+{
+	static const enum unmapped_mode modes[] = { UNMAPPED_OFF, UNMAPPED_2M };
+	u64 warnings = log_warnings;
+	struct account top, below;
+	struct page *pages[5];
+
+	CHECK_EQ(account_open(&top, "top", NULL, 8 + 4 + 2 + 1), 0);
+	CHECK_EQ(account_open(&below, "below", &top, 1000), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
+		struct ground g;
+
+		ground_begin(&g, modes[i]);
+		for (unsigned order = 0; order < 4; order++)
+			pages[order] = unmapped_pages_alloc(order, 0, -1, order % 2 ? &top : &below);
+		REQUIRE(pages[0] && pages[1] && pages[2] && pages[3]);
+		CHECK_EQ(account_charged(&below), 1 + 4);
+		CHECK_EQ(account_charged(&top), 15);
+		CHECK(!unmapped_pages_alloc(0, 0, -1, &below));
+		CHECK_EQ(account_charged(&top), 15);
+		pages[4] = unmapped_pages_alloc(0, 0, -1, NULL);	/* nobody's */
+		REQUIRE(pages[4] != NULL);
+		unmapped_pages_free(pages[3], 2);			/* another order */
+		CHECK_EQ(account_charged(&top), 15);
+		for (unsigned order = 0; order < 4; order++)
+			unmapped_pages_free(pages[order], order);
+		unmapped_pages_free(pages[4], 0);
+		CHECK_EQ(account_charged(&below), 0);
+		CHECK_EQ(account_charged(&top), 0);
+		ground_end(&g);
+	}
+	CHECK_EQ(log_warnings, warnings + ARRAY_SIZE(modes));
+	log_warnings = warnings;
+	CHECK_EQ(account_close(&below), 0);
+	CHECK_EQ(account_close(&top), 0);
+}
+
+/* No memory behind the charge. */
+TEST_ID(unmapped, no_memory_leaves_no_charge, "UM1 PA5 PA8")
+{
+	struct ground g;
+	struct account a;
+
+	CHECK_EQ(account_open(&a, "test", NULL, 1000), 0);
+	ground_begin(&g, UNMAPPED_OFF);
+	alloc_inject = (struct alloc_inject){ .armed = 1, .countdown = 1 };
+	CHECK(!unmapped_pages_alloc(2, 0, -1, &a));
+	alloc_inject.armed = 0;
+	CHECK_EQ(alloc_inject.failed, 1);
+	CHECK_EQ(account_charged(&a), 0);
+	CHECK_EQ(a.refused, 0);
+	ground_end(&g);
+	CHECK_EQ(account_close(&a), 0);
 }
 
 /* Each is counted, named, and changes nothing. */

@@ -10,6 +10,7 @@
 #include "boot/boot_info.h"
 #include "kernel/base/errno.h"
 #include "kernel/base/fmt.h"
+#include "mm/account.h"
 #include "mm/buddy.h"
 #include "mm/directmap.h"
 #include "mm/execmem.h"
@@ -352,6 +353,31 @@ static void undo_execmem(void)
 	CHECK_EQ(execmem_set_policy(EXECMEM_HUGE), 0);
 }
 
+static struct account account;
+
+static void account_first(void)
+{
+	s.p = NULL;
+	CHECK_EQ(account_open(&account, "test", NULL, 100), 0);
+}
+
+static int page_charged(void)
+{
+	s.p = unmapped_pages_alloc(3, 0, 0, &account);
+	if (!s.p)
+		CHECK_EQ(account_charged(&account), 0);
+	return s.p ? 0 : -ENOMEM;
+}
+
+static void charge_back(void)
+{
+	if (s.p)
+		unmapped_pages_free(s.p, 3);
+	s.p = NULL;
+	unmapped_shrink(UNMAPPED_ALL);
+	CHECK_EQ(account_close(&account), 0);
+}
+
 static const struct operation {
 	const char *name;
 	void (*first)(void);	/* may be NULL; undone by undo too, which runs either way then */
@@ -386,6 +412,7 @@ static const struct operation {
 	{ "temp_map_init", temp_map_reset, roots_made, roots_back, 5 },
 	{ "unmapped_pages_alloc", NULL, page_taken, page_given_back, 1 },
 	{ "unmapped_pages_alloc.no_block", blocks_gone, page_taken, blocks_back, 2 },
+	{ "unmapped_pages_alloc.account", account_first, page_charged, charge_back, 1 },
 	{ "unmapped_pages_alloc.single", cache_off, page_taken, page_given_back, 1 },
 };
 
