@@ -9,7 +9,37 @@
 
 #include "kernel/base/types.h"
 
+#ifndef CONFIG_DEBUG
+#define CONFIG_DEBUG 0
+#endif
+
 #define MAX_CPUS 256
+
+/*
+ * Locks, by the order in which they are taken: outer ones first (spinlock.h). One that has no class is not checked: such a
+ * lock is held for a few stores, and nothing else is taken inside it.
+ */
+enum lock_class {
+	LOCK_NO_CLASS,
+	LOCK_ASPACE,
+	LOCK_VM_AREA,
+	LOCK_EXECMEM,
+	LOCK_TEXT_POKE,
+	LOCK_UNMAPPED_CPU,	/* a CPU's magazine of the unmapped cache */
+	LOCK_UNMAPPED,
+	LOCK_ACCOUNT,
+	LOCK_AUDIT,
+	LOCK_PT_SPACES,		/* the list of spaces */
+	LOCK_PT_KERNEL,		/* tables of the kernel half */
+	LOCK_PT_SPACE,		/* tables of a private root */
+	LOCK_SLAB,
+	LOCK_NODE,		/* the page allocator */
+	LOCK_CLASSES,
+};
+
+#define LOCK_CLASS_NAMES                                                                                          \
+	"(no class)", "aspace", "vm_area", "execmem", "text_poke", "unmapped (CPU)", "unmapped", "account",       \
+	"audit", "page tables (list)", "page tables (kernel)", "page tables (private)", "slab", "node"
 
 /* What a CPU is doing: each of these can interrupt those before it. */
 enum cpu_nesting {
@@ -33,6 +63,9 @@ struct cpu_state {
 	u32 id;			/* dense, from 0 (the boot CPU) */
 	u32 locks_held;		/* spinlocks this CPU holds now; a shootdown may only be waited for at 0 */
 	u8 nesting;		/* enum cpu_nesting, kept by trap entry; an exception stays on the level it happens on */
+#if CONFIG_DEBUG
+	u8 held[LOCK_CLASSES];	/* of locks_held, by class */
+#endif
 };
 
 /* A set of CPUs, by id. */

@@ -5,6 +5,9 @@
  * Task context only may spin; IRQ and NMI use spin_trylock (DESIGN: Contexts and locks), so no
  * lock ever needs interrupts off. Held locks are counted per CPU: waiting for a shootdown with one
  * held is a deadlock waiting to happen, and asserted against (TL1).
+ *
+ * Debug builds know the order in which locks are taken: a lock has a class, and one is never waited for while another of
+ * its class, or of one further in, is held. To try is allowed in any order. Release builds have none of it.
  */
 #ifndef KERNEL_BASE_SPINLOCK_H
 #define KERNEL_BASE_SPINLOCK_H
@@ -15,9 +18,50 @@
 
 typedef struct {
 	u32 holder;	/* CPU id + 1, or 0: free */
+#if CONFIG_DEBUG
+	u32 class;	/* enum lock_class */
+#endif
 } spinlock_t;
 
 #define SPINLOCK_INIT { 0 }
+
+#if CONFIG_DEBUG
+#define SPINLOCK_INIT_CLASS(class_) { 0, (class_) }
+
+static inline void spin_set_class(spinlock_t *lock, enum lock_class class)
+{
+	lock->class = class;
+}
+
+static inline const char *lock_class_name(enum lock_class class)
+{
+	static const char *const names[LOCK_CLASSES] = { LOCK_CLASS_NAMES };
+
+	return names[class];
+}
+
+/* Before a lock is waited for. */
+static inline void lock_check_order(const struct cpu_state *cpu, const spinlock_t *lock)
+{
+	if (cpu->nesting != CPU_TASK)
+		panic("a lock (%s) is waited for in an interrupt", lock_class_name(lock->class));
+	for (u32 held = lock->class; lock->class && held < LOCK_CLASSES; held++)
+		if (cpu->held[held])
+			panic("lock order: %s is taken while %s is held", lock_class_name(lock->class),
+			      lock_class_name(held));
+}
+
+static inline void lock_note(struct cpu_state *cpu, const spinlock_t *lock, int by)
+{
+	cpu->locks_held += (u32)by;
+	cpu->held[lock->class] = (u8)(cpu->held[lock->class] + by);
+}
+#else
+#define SPINLOCK_INIT_CLASS(class_) { 0 }
+#define spin_set_class(lock, class_) ((void)0)
+#define lock_check_order(cpu, lock) ((void)0)
+#define lock_note(cpu, lock, by) ((void)((cpu)->locks_held += (u32)(by)))
+#endif
 
 static inline bool spin_trylock(spinlock_t *lock)
 {
@@ -26,7 +70,7 @@ static inline bool spin_trylock(spinlock_t *lock)
 
 	if (!compare_exchange(&lock->holder, &free, cpu->id + 1))
 		return false;
-	cpu->locks_held++;
+	lock_note(cpu, lock, 1);
 	return true;
 }
 
@@ -34,6 +78,7 @@ static inline void spin_lock(spinlock_t *lock)
 {
 	struct cpu_state *cpu = arch_this_cpu();
 
+	lock_check_order(cpu, lock);
 	for (;;) {
 		u32 free = 0;
 
@@ -43,13 +88,13 @@ static inline void spin_lock(spinlock_t *lock)
 		while (load_relaxed(&lock->holder))
 			arch_relax();
 	}
-	cpu->locks_held++;
+	lock_note(cpu, lock, 1);
 }
 
 static inline void spin_unlock(spinlock_t *lock)
 {
 	debug_assert(load_relaxed(&lock->holder) == arch_this_cpu()->id + 1);
-	arch_this_cpu()->locks_held--;
+	lock_note(arch_this_cpu(), lock, -1);
 	store_release(&lock->holder, 0);
 }
 
