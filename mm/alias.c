@@ -37,7 +37,7 @@ static int allows_executable(pfn_t pfn, u64 nr, unsigned own, bool sealing)
 	for (u64 i = 0; i < nr; i++) {
 		const struct page *page = pfn_to_page(pfn + i);
 
-		if (!pfn_valid(pfn + i) || !alias_class_executable(page->class) || page->writable_aliases > own)
+		if (!pfn_valid(pfn + i) || !alias_class_executable(page_class(page)) || page->writable_aliases > own)
 			return -EPERM;
 	}
 	if (!sealing && direct_writable(pfn, nr))
@@ -55,7 +55,7 @@ static int allows_writable(pfn_t pfn, u64 nr)
 			i = align_up(pfn + i + 1, BIT(BLOCK_ORDER)) - pfn;	/* nothing executable in the block */
 			continue;
 		}
-		if (pfn_to_page(pfn + i)->class != PAGE_TABLE && pfn_to_page(pfn + i)->exec_aliases)
+		if (page_class(pfn_to_page(pfn + i)) != PAGE_TABLE && pfn_to_page(pfn + i)->exec_aliases)
 			return -EPERM;
 		i++;
 	}

@@ -33,12 +33,15 @@ struct node {
 	u32 head[ORDER_MAX + 1];
 	u64 nr[ORDER_MAX + 1];		/* blocks on the list */
 	u64 frames;
+	u64 share;			/* of each CPU's stacks: frames that one of them may hold */
 	u64 allocs;			/* blocks taken */
 	u64 frees;			/* blocks given back */
 	u64 fails;
 };
 
-static struct node node = { .head = { [0 ... ORDER_MAX] = PFN_NONE } };
+#define NODE_INIT { .lock = SPINLOCK_INIT_CLASS(LOCK_NODE), .head = { [0 ... ORDER_MAX] = PFN_NONE } }
+
+static struct node node = NODE_INIT;
 static u64 bad_frees;
 static struct shrinker *shrinkers;
 
@@ -60,6 +63,7 @@ static inline void list_push(struct node *n, struct page *array, u32 pfn, unsign
 {
 	u32 first = n->head[order];
 
+	assert_held(&n->lock);
 	array[pfn].next = first;
 	array[pfn].prev = PFN_NONE;
 	store_relaxed(&array[pfn].state, page_state(PAGE_FREE, order, PAGE_BUDDY, 0));
@@ -73,6 +77,7 @@ static inline void list_push(struct node *n, struct page *array, u32 pfn, unsign
 /* Make `next` the first of a list. */
 static inline void list_set_head(struct node *n, struct page *array, u32 next, unsigned order)
 {
+	assert_held(&n->lock);
 	n->head[order] = next;
 	if (next == PFN_NONE)
 		n->filled &= ~(1u << order);
@@ -253,20 +258,36 @@ static unsigned stack_room(unsigned order)
 
 /*
  * Each stack holds at most its CPU's share of 1/64 of the memory, so that on a small machine no CPU keeps from the
- * others what they need. Stacks that are in use stay as they are, besides.
+ * others what they need. When the share changes, each CPU sees to its own stacks, the next time that it cannot go the usual way:
+ * nobody else writes them. Stacks that are in use stay as they are.
  */
-static void set_limits(void)
+static void set_limits(struct page_cache *cache, u64 share)
 {
-	u64 share = node.frames / 64 / MAX(nr_caches, 1);
+	for (unsigned order = 0; order < PAGE_STACKED_ORDERS; order++) {
+		struct page_stack *s = &cache->stack[order];
+		u64 room = MIN(stack_room(order), share >> order);
 
-	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
-		for (unsigned order = 0; order < PAGE_STACKED_ORDERS && caches[cpu]; order++) {
-			struct page_stack *s = &caches[cpu]->stack[order];
-			u64 room = MIN(stack_room(order), share >> order);
+		s->batch = MAX(room / (order ? 2 : 4), 1);
+		s->limit = s->base + (i64)room;
+	}
+	cache->share = share;
+}
 
-			s->batch = MAX(room / (order ? 2 : 4), 1);
-			s->limit = s->base + (i64)room;
-		}
+/* This CPU's stacks, with their share of the memory that there is now. */
+static inline struct page_cache *this_cache_for_change(void)
+{
+	struct page_cache *cache = this_cache();
+	u64 share = load_relaxed(&node.share);
+
+	if (unlikely(cache->share != share) && cache != &page_cache_none)
+		set_limits(cache, share);
+	return cache;
+}
+
+static void share_memory(struct node *n)
+{
+	assert_held(&n->lock);
+	store_relaxed(&n->share, n->frames / 64 / MAX(nr_caches, 1));
 }
 
 static void cache_reset(struct page_cache *cache)
@@ -277,6 +298,7 @@ static void cache_reset(struct page_cache *cache)
 		cache->stack[order] = (struct page_stack){ base, base, base, 0 };
 		base += stack_room(order);
 	}
+	cache->share = 0;
 }
 
 /* ---- allocation ---- */
@@ -388,7 +410,7 @@ static struct page *alloc_last_resort(unsigned order)
 /* From this CPU's stack, which is filled if it is empty; from the node if there is none, or it is busy. */
 static struct page *alloc_any(unsigned order)
 {
-	struct page_cache *cache = this_cache();
+	struct page_cache *cache = this_cache_for_change();
 	struct page_stack *s = &cache->stack[order];
 	i64 top = load_relaxed(&s->top);
 	struct page *page = NULL;
@@ -417,7 +439,7 @@ static __noinline struct page *alloc_by_reclaim(unsigned order)
 		struct page *page;
 		u64 got = 0;
 
-		for (struct shrinker *s = shrinkers; s; s = s->next)
+		for (struct shrinker *s = load_acquire(&shrinkers); s; s = s->next)
 			got += s->shrink(1ull << order);
 		if (!got)
 			break;
@@ -505,7 +527,7 @@ static bool reset_classes(struct page *page, unsigned order)
 		if (page[i].word >> 32)
 			return false;
 	for (u64 i = 1; i < nr; i++)
-		page[i].class = PAGE_FREE;
+		page_put_class(page + i, PAGE_FREE);
 	return true;
 }
 
@@ -529,7 +551,7 @@ static void give_to_node(struct page *page, unsigned order)
 /* Put what has been found fit to be freed on this CPU's stack, or on the node's lists. */
 static __noinline void give(struct page *page, unsigned order)
 {
-	struct page_cache *cache = this_cache();
+	struct page_cache *cache = this_cache_for_change();
 	struct page_stack *s = &cache->stack[order];
 	i64 top = load_relaxed(&s->top);
 
@@ -634,7 +656,7 @@ static void add_run(pfn_t pfn, u64 nr)
 		pfn += 1ull << order;
 		nr -= 1ull << order;
 	}
-	set_limits();
+	share_memory(&node);
 	spin_unlock(&node.lock);
 }
 
@@ -667,8 +689,8 @@ void buddy_add_cpu(struct page_cache *cache)
 	cache_reset(cache);
 	spin_lock(&node.lock);
 	nr_caches += !caches[cpu->id];
-	caches[cpu->id] = cache;
-	set_limits();
+	store_release(&caches[cpu->id], cache);
+	share_memory(&node);
 	spin_unlock(&node.lock);
 	cpu->pages = cache;
 }
@@ -679,12 +701,12 @@ void buddy_add_shrinker(struct shrinker *shrinker)
 		if (s == shrinker)
 			return;
 	shrinker->next = shrinkers;
-	shrinkers = shrinker;
+	store_release(&shrinkers, shrinker);
 }
 
 void buddy_reset(void)
 {
-	node = (struct node){ .head = { [0 ... ORDER_MAX] = PFN_NONE } };
+	node = (struct node)NODE_INIT;
 	bad_frees = 0;
 	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
 		if (caches[cpu])

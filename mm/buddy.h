@@ -165,6 +165,7 @@ struct page_stack {
 struct page_cache {
 	struct page_stack stack[ORDER_MAX + 1];	/* by order */
 	struct page *slots[PAGE_STACK0_ROOM + (PAGE_STACKED_ORDERS - 2) * PAGE_STACK_ROOM + PAGE_STACK9_ROOM];
+	u64 share;	/* frames that each stack may hold at most, as its CPU has last heard */
 } __aligned(64);
 
 #define PAGE_STATE_ALLOCATED(order) page_state(PAGE_KERNEL, order, PAGE_HEAD, 0)

@@ -29,14 +29,14 @@ static bool frame_is_sealed(pfn_t pfn)
 {
 	const struct page *page = pfn_to_page(pfn);
 
-	if (class_traits[page->class] & CLASS_SEALED)
+	if (class_traits[page_class(page)] & CLASS_SEALED)
 		return true;
-	return pfn_to_block(pfn)->exec_frames && page->class != PAGE_TABLE && page->exec_aliases;
+	return pfn_to_block(pfn)->exec_frames && page_class(page) != PAGE_TABLE && page->exec_aliases;
 }
 
 bool directmap_has(pfn_t pfn)
 {
-	return pfn_valid(pfn) && !(class_traits[load_relaxed(&pfn_to_page(pfn)->class)] & CLASS_FOREIGN);
+	return pfn_valid(pfn) && !(class_traits[page_class(pfn_to_page(pfn))] & CLASS_FOREIGN);
 }
 
 /* The traits of all frames of the range, ORed, and whether any may be executable: one look per frame. */
@@ -55,7 +55,7 @@ static unsigned traits_of(pfn_t pfn, u64 nr, bool *executable)
 			return CLASS_FOREIGN;
 		*executable |= pfn_to_block(pfn)->exec_frames != 0;
 		for (; page < last; page++)
-			traits |= class_traits[page->class];
+			traits |= class_traits[page_class(page)];
 		pfn = behind;
 	}
 	return traits;
@@ -289,15 +289,17 @@ int set_direct_map_default(pfn_t pfn, u64 nr)
 void directmap_read_stats(struct directmap_stats *out)
 {
 	const struct pt_stats *s = &kernel_space.stats[PT_DIRECT];
+	u64 n4k = load_relaxed(&s->leaves[PT_4K]), n2m = load_relaxed(&s->leaves[PT_2M]);
+	u64 n1g = load_relaxed(&s->leaves[PT_1G]);
 
-	out->direct_map_4k = s->leaves[PT_4K] << pt_shift(PT_4K);
-	out->direct_map_2m = s->leaves[PT_2M] << pt_shift(PT_2M);
-	out->direct_map_1g = s->leaves[PT_1G] << pt_shift(PT_1G);
-	out->direct_map_level2_splits = s->splits[PT_2M];
-	out->direct_map_level3_splits = s->splits[PT_1G];
-	out->direct_map_level2_collapses = s->collapses[PT_2M];
-	out->direct_map_level3_collapses = s->collapses[PT_1G];
-	out->leaves = s->leaves[PT_4K] + s->leaves[PT_2M] + s->leaves[PT_1G];
+	out->direct_map_4k = n4k << pt_shift(PT_4K);
+	out->direct_map_2m = n2m << pt_shift(PT_2M);
+	out->direct_map_1g = n1g << pt_shift(PT_1G);
+	out->direct_map_level2_splits = load_relaxed(&s->splits[PT_2M]);
+	out->direct_map_level3_splits = load_relaxed(&s->splits[PT_1G]);
+	out->direct_map_level2_collapses = load_relaxed(&s->collapses[PT_2M]);
+	out->direct_map_level3_collapses = load_relaxed(&s->collapses[PT_1G]);
+	out->leaves = n4k + n2m + n1g;
 	out->fewest_leaves = pt_fewest_leaves(&kernel_space, PT_DIRECT);
-	out->tables = s->tables;
+	out->tables = load_relaxed(&s->tables);
 }

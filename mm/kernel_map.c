@@ -51,7 +51,7 @@ static struct pt_change run_change(const struct map *m, u64 i, u64 n)
 static bool has_table(pfn_t pfn, u64 nr)
 {
 	for (u64 i = 0; i < nr; i++)
-		if (pfn_valid(pfn + i) && pfn_to_page(pfn + i)->class == PAGE_TABLE)
+		if (pfn_valid(pfn + i) && page_class(pfn_to_page(pfn + i)) == PAGE_TABLE)
 			return true;
 	return false;
 }

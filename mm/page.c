@@ -66,8 +66,8 @@ static struct page *allocation_of(pfn_t pfn)
 
 		if (!pfn_valid(page_to_pfn(head)))
 			return NULL;
-		if (head->flags & PAGE_HEAD)
-			return head->order >= order ? head : NULL;
+		if (load_relaxed(&head->flags) & PAGE_HEAD)
+			return load_relaxed(&head->order) >= order ? head : NULL;
 	}
 	return NULL;
 }
@@ -84,15 +84,15 @@ void page_set_class(pfn_t pfn, u64 nr, enum page_class class)
 		struct page *page = pfn_to_page(at);
 
 		/* What is not the allocator's yet is inside nothing. */
-		if (at >= noted && !(page->flags & PAGE_HEAD) && page->class != PAGE_RESERVED &&
-		    page->class != PAGE_BOOT) {
+		if (at >= noted && !(page->flags & PAGE_HEAD) && page_class(page) != PAGE_RESERVED &&
+		    page_class(page) != PAGE_BOOT) {
 			struct page *head = allocation_of(at);
 
 			if (head) {
-				head->flags |= PAGE_CLASSED;
+				page_flags_add(head, PAGE_CLASSED);
 				noted = page_to_pfn(head) + (1ull << head->order);
 			}
 		}
-		store_relaxed(&page->class, (u8)class);
+		page_put_class(page, class);
 	}
 }

@@ -17,6 +17,7 @@
 #ifndef MM_PAGE_H
 #define MM_PAGE_H
 
+#include "kernel/base/atomic.h"
 #include "kernel/base/types.h"
 #include "mm/arch.h"
 
@@ -159,6 +160,30 @@ static inline void *page_to_virt(const struct page *page)
 static inline struct page *virt_to_page(const void *p)
 {
 	return phys_to_page(virt_to_phys(p));
+}
+
+/*
+ * Class, order and flags are written by the frame's owner, or under the lock of who has it on a list; others look at any time
+ * (the allocator at its buddy, the audit, walkers), so each store is one of a whole byte.
+ */
+static inline enum page_class page_class(const struct page *page)
+{
+	return (enum page_class)load_relaxed(&page->class);
+}
+
+static inline void page_put_class(struct page *page, enum page_class class)
+{
+	store_relaxed(&page->class, (u8)class);
+}
+
+static inline void page_flags_add(struct page *page, unsigned flags)
+{
+	store_relaxed(&page->flags, (u8)(load_relaxed(&page->flags) | flags));
+}
+
+static inline void page_flags_remove(struct page *page, unsigned flags)
+{
+	store_relaxed(&page->flags, (u8)(load_relaxed(&page->flags) & ~flags));
 }
 
 /*

@@ -31,7 +31,10 @@ int mm_plant;
 #endif
 
 static struct pt_space *pt_spaces;
-static spinlock_t pt_spaces_lock;
+static spinlock_t pt_spaces_lock = SPINLOCK_INIT_CLASS(LOCK_PT_SPACES);
+
+/* No entry: absent, but not zero, and no marker of a user table either. */
+#define PT_POISON 0x7ab1e0dead7ab1e0ull
 
 /* ---- Stores ---- */
 
@@ -177,23 +180,35 @@ static struct page *pool_take(struct pt_pool *pool, unsigned level, u64 va)
 	table = pfn_to_page(pool->head);
 	pool->head = table->next;
 	pool->nr--;
-	table->class = PAGE_TABLE;
-	table->order = (u8)level;
 	table->breaks = 0;
 	table->gen = 0;
-	table->va = align_down(va, pt_span(level) * PT_ENTRIES);
+	/* Those who walk without a lock look at these two, and at the class. */
+	store_relaxed(&table->va, align_down(va, pt_span(level) * PT_ENTRIES));
+	store_relaxed(&table->order, (u8)level);
+	page_put_class(table, PAGE_TABLE);
 	return table;
+}
+
+/* Whoever reads a table after this finds entries that no table ever has. */
+static void poison(const struct page *table)
+{
+	u64 *entries = page_to_virt(table);
+
+	for (unsigned i = 0; i < PT_ENTRIES; i++)
+		store_relaxed(entries + i, PT_POISON);
 }
 
 void pt_table_retire(struct page *table)
 {
-	table->order = 0;
+	page_put_class(table, PAGE_KERNEL);
+	store_relaxed(&table->order, 0);
 	table->breaks = 0;
 	table->list = PT_LIST_NONE;
 	table->gen = 0;
-	table->va = 0;
-	table->flags &= (u8)~PAGE_PINNED;
-	table->class = PAGE_KERNEL;
+	store_relaxed(&table->va, 0);
+	page_flags_remove(table, PAGE_PINNED);
+	if (CONFIG_DEBUG)
+		poison(table);
 }
 
 void pt_pool_release(struct pt_pool *pool)
@@ -244,6 +259,7 @@ int pt_space_init(struct pt_space *space, const char *name, unsigned flags, phys
 	space->policy = PT_COLLAPSE_EAGER;
 	space->flags = (u8)flags;
 	space->cpu_gen = cpu_gen;
+	spin_set_class(&space->lock, flags & PT_SPACE_SHARED ? LOCK_PT_KERNEL : LOCK_PT_SPACE);
 	/* The last page of the address space is never mapped: a half-open range could not name it. */
 	space->half = flags & PT_SPACE_SHARED ? range(-(pt_span(space->levels) * (PT_ENTRIES / 2)), -PAGE_SIZE)
 					      : range(0, pt_span(space->levels) * (PT_ENTRIES / 2));
@@ -251,7 +267,7 @@ int pt_space_init(struct pt_space *space, const char *name, unsigned flags, phys
 	pt_list_init(&space->empty);
 
 	table = pool_take(&pool, space->levels, 0);
-	table->flags |= PAGE_PINNED;
+	page_flags_add(table, PAGE_PINNED);
 	space->root = page_to_phys(table);
 	memset(page_to_virt(table), 0, PAGE_SIZE);
 	if (!(flags & PT_SPACE_SHARED) && kernel_space.root.raw)
@@ -261,7 +277,7 @@ int pt_space_init(struct pt_space *space, const char *name, unsigned flags, phys
 
 	spin_lock(&pt_spaces_lock);
 	space->next = pt_spaces;
-	pt_spaces = space;
+	store_release(&pt_spaces, space);
 	spin_unlock(&pt_spaces_lock);
 	return 0;
 }
@@ -279,7 +295,7 @@ static void destroy_tables(struct pt_space *space, pte_t entry, unsigned level)
 			destroy_tables(space, e, level - 1);
 	}
 	pt_table_retire(page);
-	page->flags &= (u8)~PAGE_PENDING;
+	page_flags_remove(page, PAGE_PENDING);
 	free_page(page);
 }
 
@@ -291,7 +307,7 @@ void pt_space_destroy(struct pt_space *space)
 	spin_lock(&pt_spaces_lock);
 	for (struct pt_space **p = &pt_spaces; *p; p = &(*p)->next)
 		if (*p == space) {
-			*p = space->next;
+			store_release(p, space->next);
 			break;
 		}
 	spin_unlock(&pt_spaces_lock);
@@ -309,7 +325,17 @@ void pt_space_destroy(struct pt_space *space)
 
 struct pt_space *pt_space_next(struct pt_space *space)
 {
-	return space ? space->next : pt_spaces;
+	return load_acquire(space ? &space->next : &pt_spaces);
+}
+
+void pt_spaces_hold(void)
+{
+	spin_lock(&pt_spaces_lock);
+}
+
+void pt_spaces_release(void)
+{
+	spin_unlock(&pt_spaces_lock);
 }
 
 /* Frames that tables of `level` and above for a range take at most. */
@@ -336,14 +362,14 @@ static int fill_tables_at(struct pt_space *space, u64 va, unsigned level, struct
 		if (pte_none(pte_load(slot))) {
 			child = pool_take(pool, l - 1, va);
 			memset(page_to_virt(child), 0, PAGE_SIZE);
-			pt_stats_of(space, child->va)->tables++;
+			counter_add(&pt_stats_of(space, child->va)->tables, 1);
 			pt_store_run(table, l, pt_index(va, l), 1,
 				     pte_table(page_to_phys(child), space->flags & PT_SPACE_USER), 0);
 		}
 		table = pt_table(pte_table_pa(pte_load(slot)));
 		child = virt_to_page(table);
 		pt_list_remove(space, child);
-		child->flags |= PAGE_PINNED;
+		page_flags_add(child, PAGE_PINNED);
 	}
 	return 0;
 }
@@ -390,6 +416,7 @@ static inline struct pt_slot walk(struct pt_space *space, u64 va, unsigned stop)
 		slot = pt_table(pte_table_pa(e)) + (va >> shift) % PT_ENTRIES;
 		e = pte_load(slot);
 	}
+	debug_assert(e.raw != PT_POISON);	/* a table that has been freed */
 	return (struct pt_slot){ slot, e, (u8)level };
 }
 
@@ -398,25 +425,40 @@ struct pt_slot pt_walk(struct pt_space *space, u64 va, unsigned stop)
 	return walk(space, va, stop);
 }
 
+/* Whether a frame is the table of this level that translates va. The root is one of any address. */
+static bool is_table_for(phys_t table, unsigned level, bool root, u64 va)
+{
+	pfn_t pfn = phys_to_pfn(table);
+	const struct page *page;
+
+	if (!pfn_valid(pfn))
+		return false;
+	page = pfn_to_page(pfn);
+	return load_acquire(&page->class) == PAGE_TABLE && load_relaxed(&page->order) == level &&
+	       (root || load_relaxed(&page->va) == align_down(va, pt_span(level) * PT_ENTRIES));
+}
+
+/*
+ * A table may be freed, and its frame be anything else, between any two steps. So what was read counts only if the frame was this
+ * very table both before and after. An entry is read with acquire: what it points to was filled before it was stored.
+ */
 struct pt_slot pt_walk_lockless(phys_t root, unsigned levels, u64 va)
 {
 	struct pt_slot s = { NULL, { 0 }, (u8)levels };
 	phys_t table = root;
 
-	for (;;) {
-		pfn_t pfn = phys_to_pfn(table);
-
-		if (!pfn_valid(pfn) || load_relaxed(&pfn_to_page(pfn)->class) != PAGE_TABLE) {
-			s.value = (pte_t){ 0 };
-			return s;
-		}
+	while (is_table_for(table, s.level, s.level == levels, va)) {
 		s.pte = pt_table(table) + pt_index(va, s.level);
-		s.value = pte_load(s.pte);
+		s.value.raw = PLANTED(PLANT_RACE_WALK) ? load_relaxed(&s.pte->raw) : load_acquire(&s.pte->raw);
+		if (!is_table_for(table, s.level, s.level == levels, va) || s.value.raw == PT_POISON)
+			break;
 		if (!pte_is_table(s.value, s.level))
 			return s;
 		table = pte_table_pa(s.value);
 		s.level--;
 	}
+	s.value = (pte_t){ 0 };
+	return s;
 }
 
 /* ---- Split ---- */
@@ -556,10 +598,10 @@ void pt_split_leaf(struct pt_space *space, struct pt_slot slot, u64 va, struct p
 		fill_child(child, slot.value, slot.level);
 		pt_publish(slot, split.entry, slot.value);
 	}
-	stats->leaves[slot.level]--;
-	stats->leaves[slot.level - 1] += PT_ENTRIES;
-	stats->splits[slot.level]++;
-	stats->tables++;
+	counter_add(&stats->leaves[slot.level], -1);
+	counter_add(&stats->leaves[slot.level - 1], PT_ENTRIES);
+	counter_add(&stats->splits[slot.level], 1);
+	counter_add(&stats->tables, 1);
 	trace_event(TRACE_SPLIT, slot.level, va, page_to_phys(child).raw);
 }
 
@@ -829,7 +871,7 @@ static unsigned unmap_run(struct apply *a, pte_t *table, unsigned level, unsigne
 	if (leaves) {
 		pt_store_run(table, level, i, k, (pte_t){ 0 }, 0);
 		note_stored(a, page, va, va + k * pt_span(level), level);
-		pt_stats_of(a->space, va)->leaves[level] -= leaves;
+		counter_add(&pt_stats_of(a->space, va)->leaves[level], -(u64)leaves);
 		pt_note_change(a->space, page);
 	} else {
 		a->wait = MAX(a->wait, page->gen);
@@ -846,7 +888,7 @@ static void hang_table(struct apply *a, struct pt_slot slot, u64 va)
 
 	memset(page_to_virt(child), 0, PAGE_SIZE);
 	child->gen = virt_to_page(table)->gen;	/* what was unmapped here may still be in flight */
-	pt_stats_of(a->space, va)->tables++;
+	counter_add(&pt_stats_of(a->space, va)->tables, 1);
 	pt_store_run(table, slot.level, pt_index(va, slot.level), 1, pte_table(page_to_phys(child), user), 0);
 }
 
@@ -874,7 +916,7 @@ static u64 map_run(struct apply *a, struct pt_slot slot, u64 va)
 	/* What stood here before may be in flight: whoever maps must not come back while a CPU still uses it. */
 	a->wait = MAX(a->wait, virt_to_page(table)->gen);
 	pt_store_run(table, slot.level, i, (unsigned)run, pte_leaf(phys(pa), c->set, slot.level), pt_span(slot.level));
-	pt_stats_of(a->space, va)->leaves[slot.level] += run;
+	counter_add(&pt_stats_of(a->space, va)->leaves[slot.level], run);
 	pt_note_change(a->space, virt_to_page(table));
 	return va + (run << pt_shift(slot.level));
 }
@@ -1018,6 +1060,11 @@ int pt_run(struct pt_space *space, const struct pt_protocol *protocol, void *arg
 			break;
 		if (rc)
 			flush_before_retry(space, batch);
+		/* A CPU that never answers never forgets what this waits for. */
+		if (unlikely(rc && batch->dead)) {
+			rc = -EIO;
+			break;
+		}
 	}
 	if (unlikely(pool.nr))
 		pt_pool_release(&pool);

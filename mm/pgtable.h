@@ -112,6 +112,9 @@ void pt_space_destroy(struct pt_space *space);
 
 /* All spaces, for walkers that go through every root: NULL starts, NULL ends. */
 struct pt_space *pt_space_next(struct pt_space *space);
+/* While held, no space is made or destroyed. Outside of every page-table lock (LOCK_PT_SPACES). Task context. */
+void pt_spaces_hold(void);
+void pt_spaces_release(void);
 
 /*
  * The slot that decides about va: the leaf, or the absent entry where the walk ended, or the entry of
@@ -189,7 +192,7 @@ void pt_apply(struct pt_space *space, const struct pt_change *change, struct pt_
  * The whole protocol, for a set of changes that must happen together. plan() is called with the space locked, as often
  * as it takes until enough tables are reserved: it checks everything and calls pt_plan() for each change; whatever it
  * returns ends the protocol, and nothing has changed; but -EAGAIN finishes the batch, so that every CPU is up to date, and
- * plans again. apply() is called once, under the same lock: it calls
+ * plans again (-EIO if a CPU does not answer, and so never will be). apply() is called once, under the same lock: it calls
  * pt_apply() for each change and cannot fail. The caller finishes the batch. Task context, no lock held.
  */
 struct pt_protocol {
@@ -265,6 +268,8 @@ typedef bool (*pt_visit_fn)(void *arg, u64 va, unsigned level, pte_t leaf, u64 e
  * the space's lock a gigabyte at a time.
  */
 void pt_for_each_leaf(struct pt_space *space, struct range va, pt_visit_fn visit, void *arg);
+/* The same in one go, for who holds the lock already. */
+void pt_for_each_leaf_locked(struct pt_space *space, struct range va, pt_visit_fn visit, void *arg);
 
 /*
  * Compare statistics, breaks, the pending list and the table classes with a fresh walk. Returns the number of

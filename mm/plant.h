@@ -35,6 +35,11 @@ enum mm_plant {
 	PLANT_ACCOUNT_LEAKS,		/* an allocation that fails keeps its charge */
 	PLANT_ACCOUNT_KEEPS_REFUSED,	/* a limit that refuses leaves the charge on the accounts below */
 	PLANTS,
+	/* Races, which only CPUs that are threads run into. */
+	PLANT_RACE_GEN = PLANTS,	/* a CPU records a generation that came after its flush */
+	PLANT_RACE_WALK,		/* a walk without lock reads entries without acquire */
+	PLANT_RACE_FIND,		/* an area is looked up with the tree unlocked */
+	PLANT_RACES_END,
 };
 
 #if CONFIG_PLANT

@@ -5,6 +5,10 @@
  * Three passes over every root: the first looks at each leaf by itself and marks the frames that are executable (a flag in
  * struct page, a count in struct block); the second looks for writable leaves of the kernel over marked frames; the
  * third takes the marks away. Blocks without a mark cost one compare, so a 1G leaf costs 512 of them.
+ *
+ * The kernel's tables are locked all the while. So nothing becomes executable, and nothing ceases to be, between the passes; a
+ * frame that is executable has an owner who does nothing to its struct page before he has unmapped it, and so the mark in there is
+ * the audit's alone. Other CPUs wait for the lock with interrupts on.
  */
 #include "mm/pt_audit.h"
 
@@ -20,7 +24,7 @@ static struct window {
 	struct range va;
 } windows[WINDOWS_MAX];
 static u32 windows_end;		/* behind the last one that was ever used */
-static spinlock_t windows_lock;
+static spinlock_t windows_lock = SPINLOCK_INIT_CLASS(LOCK_AUDIT);	/* also: one audit at a time */
 
 struct audit {
 	struct pt_audit *out;
@@ -105,9 +109,12 @@ static void mark_frames(struct audit *a, pfn_t pfn, u64 nr)
 		struct page *page = pfn_to_page(pfn + i);
 		struct block *block = pfn_to_block(pfn + i);
 
-		if (!pfn_valid(pfn + i) || !(page->flags & PAGE_AUDIT_EXEC) != a->mark)
+		if (!pfn_valid(pfn + i) || !(load_relaxed(&page->flags) & PAGE_AUDIT_EXEC) != a->mark)
 			continue;
-		page->flags ^= PAGE_AUDIT_EXEC;
+		if (a->mark)
+			page_flags_add(page, PAGE_AUDIT_EXEC);
+		else
+			page_flags_remove(page, PAGE_AUDIT_EXEC);
 		block->audit_exec = (u16)(block->audit_exec + (a->mark ? 1 : -1));
 	}
 }
@@ -137,7 +144,7 @@ static bool look_at_leaf(void *arg, u64 va, unsigned level, pte_t leaf, u64 effe
 	if (effective & PTE_W && !(effective & PTE_U))
 		violation(a, PT_AUDIT_WX, va, leaf);
 	for (u64 i = 0; i < nr; i++)
-		if (!pfn_valid(pfn + i) || !class_allows(effective, pfn_to_page(pfn + i)->class, a->space)) {
+		if (!pfn_valid(pfn + i) || !class_allows(effective, page_class(pfn_to_page(pfn + i)), a->space)) {
 			violation(a, PT_AUDIT_CLASS, va, leaf);
 			break;
 		}
@@ -160,7 +167,7 @@ static bool look_for_writable(void *arg, u64 va, unsigned level, pte_t leaf, u64
 			pfn = align_up(pfn + 1, BIT(BLOCK_ORDER));
 			continue;
 		}
-		if (pfn_to_page(pfn)->flags & PAGE_AUDIT_EXEC) {
+		if (load_relaxed(&pfn_to_page(pfn)->flags) & PAGE_AUDIT_EXEC) {
 			violation(a, PT_AUDIT_CROSS, va, leaf);
 			return true;
 		}
@@ -182,8 +189,25 @@ static void each_space(struct audit *a, pt_visit_fn visit)
 {
 	for (struct pt_space *s = pt_space_next(NULL); s; s = pt_space_next(s)) {
 		a->space = s;
-		pt_for_each_leaf(s, range(0, UINT64_MAX), visit, a);
+		if (s == &kernel_space)
+			pt_for_each_leaf_locked(s, range(0, UINT64_MAX), visit, a);
+		else
+			pt_for_each_leaf(s, range(0, UINT64_MAX), visit, a);
 	}
+}
+
+static void audit_locked(struct audit *a)
+{
+	assert_held(&kernel_space.lock);
+	each_space(a, look_at_leaf);
+	if (a->out->exec_leaves)
+		each_space(a, look_for_writable);
+	a->mark = false;
+	each_space(a, unmark_leaf);
+	a->space = NULL;
+	if (a->writable_aliases != alias_total_writable || a->exec_aliases != alias_total_executable)
+		violation(a, PT_AUDIT_COUNT, a->writable_aliases - alias_total_writable,
+			  (pte_t){ a->exec_aliases - alias_total_executable });
 }
 
 u64 pt_audit(struct pt_audit *out)
@@ -194,15 +218,13 @@ u64 pt_audit(struct pt_audit *out)
 	*out = (struct pt_audit){ 0 };
 	if (!(arch_mm.pte_mask & PTE_NX))
 		return 0;		/* everything is executable: there is nothing to prove */
-	each_space(&a, look_at_leaf);
-	if (out->exec_leaves)
-		each_space(&a, look_for_writable);
-	a.mark = false;
-	each_space(&a, unmark_leaf);
-	a.space = NULL;
-	if (a.writable_aliases != alias_total_writable || a.exec_aliases != alias_total_executable)
-		violation(&a, PT_AUDIT_COUNT, a.writable_aliases - alias_total_writable,
-			  (pte_t){ a.exec_aliases - alias_total_executable });
+	spin_lock(&windows_lock);
+	pt_spaces_hold();
+	spin_lock(&kernel_space.lock);
+	audit_locked(&a);
+	spin_unlock(&kernel_space.lock);
+	pt_spaces_release();
+	spin_unlock(&windows_lock);
 	for (unsigned k = 0; k < PT_AUDIT_KINDS; k++)
 		total += out->found[k];
 	if (total)

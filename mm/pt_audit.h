@@ -33,7 +33,10 @@ struct pt_audit {
 	} first;
 };
 
-/* Walk everything. Returns the number of violations (windows are none). Task context, quiescent points. */
+/*
+ * Walk everything. Returns the number of violations (windows are none). Task context, no lock held; other CPUs may go on
+ * meanwhile, and wait where they change a mapping.
+ */
 u64 pt_audit(struct pt_audit *out);
 
 /* Register and forget a range of a space in which a writable alias of executable frames is expected. */

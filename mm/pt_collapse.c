@@ -39,6 +39,7 @@ static void list_add_tail(struct pt_space *space, struct page *table, enum pt_li
 	struct pt_list *list = list_by_id(space, id);
 	u32 pfn = (u32)page_to_pfn(table);
 
+	assert_held(&space->lock);
 	table->next = PFN_NONE;
 	table->prev = list->tail;
 	if (list->tail == PFN_NONE)
@@ -46,15 +47,16 @@ static void list_add_tail(struct pt_space *space, struct page *table, enum pt_li
 	else
 		pfn_to_page(list->tail)->next = pfn;
 	list->tail = pfn;
-	list->nr++;
+	counter_add(&list->nr, 1);
 	table->list = (u16)id;
-	table->flags |= PAGE_PENDING;
+	page_flags_add(table, PAGE_PENDING);
 }
 
 void pt_list_remove(struct pt_space *space, struct page *table)
 {
 	struct pt_list *list = list_by_id(space, table->list);
 
+	assert_held(&space->lock);
 	if (!(table->flags & PAGE_PENDING))
 		return;
 	if (table->prev == PFN_NONE)
@@ -65,9 +67,9 @@ void pt_list_remove(struct pt_space *space, struct page *table)
 		list->tail = table->prev;
 	else
 		pfn_to_page(table->next)->prev = table->prev;
-	list->nr--;
+	counter_add(&list->nr, -1);
 	table->list = PT_LIST_NONE;
-	table->flags &= (u8)~PAGE_PENDING;
+	page_flags_remove(table, PAGE_PENDING);
 }
 
 /* ---- What can be collapsed ---- */
@@ -122,10 +124,10 @@ static void count_collapse(struct pt_space *space, const struct page *table)
 {
 	struct pt_stats *stats = pt_stats_of(space, table->va);
 
-	stats->leaves[table->order] -= PT_ENTRIES;
-	stats->leaves[table->order + 1]++;
-	stats->collapses[table->order + 1]++;
-	stats->tables--;
+	counter_add(&stats->leaves[table->order], -(u64)PT_ENTRIES);
+	counter_add(&stats->leaves[table->order + 1], 1);
+	counter_add(&stats->collapses[table->order + 1], 1);
+	counter_add(&stats->tables, -1);
 	trace_event(TRACE_COLLAPSE, table->order + 1u, table->va, page_to_phys(table).raw);
 }
 
@@ -191,7 +193,7 @@ static bool unhook_empty(struct pt_space *space, struct tlb_batch *batch)
 		pt_store_run(parent, s.level, (unsigned)(s.pte - parent), 1, (pte_t){ 0 }, 0);
 		/* Who finds nothing to do here from now on looks at the parent to know how long to wait. */
 		virt_to_page(parent)->gen = space->gen + 1;
-		pt_stats_of(space, table->va)->tables--;
+		counter_add(&pt_stats_of(space, table->va)->tables, -1);
 		tlb_batch_free_table(batch, table);
 		pt_note_change(space, virt_to_page(parent));
 		any = true;
@@ -301,7 +303,7 @@ void pt_set_policy(struct pt_space *space, enum pt_collapse_policy policy)
 
 	spin_lock(&space->lock);
 	was_off = space->policy == PT_COLLAPSE_OFF;
-	space->policy = (u8)policy;
+	store_relaxed(&space->policy, (u8)policy);
 	if (was_off && policy != PT_COLLAPSE_OFF)
 		note_all(space);
 	spin_unlock(&space->lock);

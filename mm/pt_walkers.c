@@ -51,26 +51,44 @@ static u64 root_base(const struct pt_space *space)
 	return space->flags & PT_SPACE_SHARED ? -(pt_span(space->levels) * PT_ENTRIES) : 0;
 }
 
+/* What the slot of a gigabyte or more at *at decides about; *at goes behind it. Returns whether to go on. */
+static bool visit_gigabyte(struct pt_space *space, u64 *at, struct range r, pt_visit_fn visit, void *arg)
+{
+	struct pt_slot s = pt_walk(space, *at, PT_1G);
+	u64 start = align_down(*at, pt_span(s.level));
+	u64 end = pt_next(*at, s.level);
+
+	assert_held(&space->lock);
+	if (end <= *at)
+		end = r.end;
+	*at = end;
+	if (pte_present(s.value)) {
+		struct visit v = { visit, arg, range(start, MIN(end, r.end)) };
+
+		return visit_table(&v, space->root, space->levels, root_base(space), PTE_W | PTE_U);
+	}
+	return true;
+}
+
 void pt_for_each_leaf(struct pt_space *space, struct range va, pt_visit_fn visit, void *arg)
 {
 	struct range r = range_intersect(va, space->half);
 	bool more = true;
 
-	for (u64 at = r.start, end; more && at < r.end; at = end) {
-		struct pt_slot s;
-
+	for (u64 at = r.start; more && at < r.end;) {
 		spin_lock(&space->lock);
-		s = pt_walk(space, at, PT_1G);
-		end = pt_next(at, s.level);
-		if (end <= at)
-			end = r.end;
-		if (pte_present(s.value)) {
-			struct visit v = { visit, arg, range(align_down(at, pt_span(s.level)), MIN(end, r.end)) };
-
-			more = visit_table(&v, space->root, space->levels, root_base(space), PTE_W | PTE_U);
-		}
+		more = visit_gigabyte(space, &at, r, visit, arg);
 		spin_unlock(&space->lock);
 	}
+}
+
+void pt_for_each_leaf_locked(struct pt_space *space, struct range va, pt_visit_fn visit, void *arg)
+{
+	struct range r = range_intersect(va, space->half);
+
+	for (u64 at = r.start; at < r.end;)
+		if (!visit_gigabyte(space, &at, r, visit, arg))
+			break;
 }
 
 /* ---- The fewest leaves ---- */

@@ -37,6 +37,7 @@ static u32 objects_per_slab(const struct slab_cache *cache)
 
 static void list_push(struct slab_cache *cache, struct page *page)
 {
+	assert_held(&cache->lock);
 	page->prev = PFN_NONE;
 	page->next = cache->partial;
 	if (cache->partial != PFN_NONE)
@@ -46,6 +47,7 @@ static void list_push(struct slab_cache *cache, struct page *page)
 
 static void list_take(struct slab_cache *cache, struct page *page)
 {
+	assert_held(&cache->lock);
 	if (page->prev == PFN_NONE)
 		cache->partial = page->next;
 	else
@@ -78,7 +80,7 @@ static struct page *new_slab(struct slab_cache *cache)
 
 	if (!page)
 		return NULL;
-	page->class = PAGE_SLAB;
+	page_put_class(page, PAGE_SLAB);
 	slab = page_to_virt(page);
 	memset(slab, 0, sizeof(*slab));
 	slab->magic = SLAB_MAGIC;
@@ -117,7 +119,7 @@ static bool find_object(struct slab_cache *cache, const void *object, struct sla
 	pfn_t pfn = phys_to_pfn(virt_to_phys(slab));
 	u64 offset = (u64)object - (u64)(slab + 1);
 
-	if (!pfn_valid(pfn) || pfn_to_page(pfn)->class != PAGE_SLAB || slab->magic != SLAB_MAGIC ||
+	if (!pfn_valid(pfn) || page_class(pfn_to_page(pfn)) != PAGE_SLAB || slab->magic != SLAB_MAGIC ||
 	    slab->cache != cache) {
 		log_warn("slab %s: free of %p, which is not its", cache->name, object);
 		return false;
@@ -158,7 +160,7 @@ void slab_free(struct slab_cache *cache, void *object)
 	spin_unlock(&cache->lock);
 	if (empty) {
 		slab->magic = 0;
-		empty->class = PAGE_KERNEL;
+		page_put_class(empty, PAGE_KERNEL);
 		free_page(empty);
 	}
 }

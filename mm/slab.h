@@ -20,7 +20,8 @@ struct slab_cache {
 	u64 slabs;
 };
 
-#define SLAB_CACHE_INIT(type) { .name = #type, .size = sizeof(type), .partial = UINT32_MAX }
+#define SLAB_CACHE_INIT(type) { .name = #type, .size = sizeof(type), .partial = UINT32_MAX, \
+				.lock = SPINLOCK_INIT_CLASS(LOCK_SLAB) }
 
 /* One object, zeroed, 16-byte aligned; NULL: no frame. Task context. */
 void *slab_alloc(struct slab_cache *cache);

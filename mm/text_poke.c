@@ -16,7 +16,7 @@
 
 void (*text_poke_midway)(u64 va, u64 len);
 
-static spinlock_t lock;		/* one window at a time; guards stats but the syncs */
+static spinlock_t lock = SPINLOCK_INIT_CLASS(LOCK_TEXT_POKE);	/* one window at a time; guards stats but the syncs */
 static struct text_poke_stats stats;
 
 typedef u64 __attribute__((may_alias, aligned(1))) word_t;

@@ -23,8 +23,12 @@
 u32 tlb_flush_ceiling = 32;
 bool tlb_started;
 
-/* Each CPU counts for itself; readers add up. */
+/*
+ * Each CPU counts for itself, and what it does in interrupts apart from what an interrupt may come in between; readers
+ * add up.
+ */
 static struct tlb_stats tlb_stats[MAX_CPUS];
+static struct tlb_stats served_stats[MAX_CPUS];
 
 /* Frames in batches of all CPUs, and the most there were: of the sum, so it is one word for all. */
 static u64 frames_waiting, frames_waiting_most;
@@ -79,7 +83,7 @@ static void free_frame(struct page *page)
 {
 	unsigned order = page->order;
 
-	if (page->class == PAGE_TABLE) {
+	if (page_class(page) == PAGE_TABLE) {
 		pt_table_retire(page);
 		order = 0;
 	}
@@ -98,7 +102,7 @@ void tlb_batch_free_table(struct tlb_batch *b, struct page *table)
 
 void tlb_batch_free(struct tlb_batch *b, struct page *page, unsigned order)
 {
-	page->order = (u8)order;
+	store_relaxed(&page->order, (u8)order);
 	push_free(b, page);
 }
 
@@ -112,7 +116,7 @@ static __noinline void trace_ranges(const struct tlb_flush *f)
 
 static inline void flush_ranges(const struct tlb_flush *f, struct tlb_stats *stats)
 {
-	stats->pages_invalidated += f->pages;
+	counter_add(&stats->pages_invalidated, f->pages);
 	if (likely(f->pages == 1)) {
 		arch_tlb_flush_page(f->ranges[0].start);
 		return;
@@ -152,7 +156,9 @@ static inline void flush_this_cpu(const struct tlb_flush *f, u64 *mine, struct t
 		u64 now = load_acquire(&space->gen);
 
 		arch_tlb_flush_all();
-		stats->nr_tlb_local_flush_all++;
+		if (PLANTED(PLANT_RACE_GEN))
+			now = load_acquire(&space->gen);
+		counter_add(&stats->nr_tlb_local_flush_all, 1);
 		store_release(mine, now);
 		trace_event(TRACE_FLUSH, now, 0, 0);
 	}
@@ -162,9 +168,9 @@ void tlb_flush_run(const struct tlb_flush *f)
 {
 	u32 me = arch_this_cpu()->id;
 
-	tlb_stats[me].nr_tlb_remote_flush_received++;
+	counter_add(&served_stats[me].nr_tlb_remote_flush_received, 1);
 	trace_event(TRACE_RECEIVE, f->gen_last, f->full ? 0 : f->pages, load_relaxed(&f->space->cpu_gen[me]));
-	flush_this_cpu(f, &f->space->cpu_gen[me], &tlb_stats[me]);
+	flush_this_cpu(f, &f->space->cpu_gen[me], &served_stats[me]);
 }
 
 /* ---- Who uses a space ---- */
@@ -189,7 +195,7 @@ void tlb_space_enter(struct pt_space *space)
 		/* Loading the root forgets what is not global; global leaves of the shared half need more. */
 		if (!fresh || space->flags & PT_SPACE_SHARED) {
 			arch_tlb_flush_all();
-			my_stats()->nr_tlb_local_flush_all++;
+			counter_add(&my_stats()->nr_tlb_local_flush_all, 1);
 		}
 		store_release(mine, now);
 	}
@@ -260,10 +266,10 @@ static __noinline bool flush_others(struct tlb_batch *b, u32 me)
 		u64 start = arch_cycles();
 
 		assert(arch_irqs_enabled());
-		tlb_stats[me].nr_tlb_remote_flush += nr;
+		counter_add(&tlb_stats[me].nr_tlb_remote_flush, nr);
 		trace_event(TRACE_SEND, f->gen_last, nr, f->full ? 0 : f->pages);
 		arch_tlb_shootdown(&targets, f, &dead);
-		tlb_stats[me].shootdown_cycles += arch_cycles() - start;
+		counter_add(&tlb_stats[me].shootdown_cycles, arch_cycles() - start);
 	}
 	if (cpumask_empty(&dead))
 		return all;
@@ -279,7 +285,7 @@ static __always_inline void flush_everywhere(struct tlb_batch *b, u32 me)
 	u64 gen = f->gen_last;
 	bool alone;
 
-	tlb_stats[me].batches++;
+	counter_add(&tlb_stats[me].batches, 1);
 	fence_full();		/* our stores, before who uses the space is looked at */
 	flush_this_cpu(f, mine, &tlb_stats[me]);
 	alone = load_relaxed(&space->nr_cpus) == (load_relaxed(mine) != TLB_GEN_NONE);
@@ -297,11 +303,11 @@ static __noinline void free_all(struct tlb_batch *b)
 
 		b->frees = page->next;
 		if (b->dead) {
-			page->flags |= PAGE_QUARANTINE;
-			stats->frames_quarantined++;
+			page_flags_add(page, PAGE_QUARANTINE);
+			counter_add(&stats->frames_quarantined, 1);
 		} else {
 			free_frame(page);
-			stats->frames_freed++;
+			counter_add(&stats->frames_freed, 1);
 		}
 	}
 	fetch_add(&frames_waiting, -(u64)b->nr_frees);
@@ -314,7 +320,7 @@ static bool work_pending(const struct tlb_batch *b)
 	const struct pt_space *space = b->flush.space;
 
 	return load_relaxed(&space->empty.nr) || b->clearing != PFN_NONE ||
-	       (space->policy != PT_COLLAPSE_OFF && load_relaxed(&space->uniform.nr));
+	       (load_relaxed(&space->policy) != PT_COLLAPSE_OFF && load_relaxed(&space->uniform.nr));
 }
 
 /* Collapse and unhook, and flush what that takes, until nothing is left to do. */
@@ -353,10 +359,11 @@ void tlb_read_stats(struct tlb_stats *out)
 	*out = (struct tlb_stats){ 0 };
 	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++) {
 		const u64 *from = (const u64 *)&tlb_stats[cpu];
+		const u64 *served = (const u64 *)&served_stats[cpu];
 		u64 *to = (u64 *)out;
 
 		for (unsigned i = 0; i < sizeof(*out) / sizeof(u64); i++)
-			to[i] += load_relaxed(from + i);
+			to[i] += load_relaxed(from + i) + load_relaxed(served + i);
 	}
 	out->nr_tlb_local_flush_one = out->pages_invalidated;
 	out->frames_waiting = load_relaxed(&frames_waiting);

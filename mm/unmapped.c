@@ -49,8 +49,8 @@ static void list_push(struct page *page, unsigned order)
 	if (first != PFN_NONE)
 		pfn_to_page(first)->prev = pfn;
 	c->head[kind][order] = pfn;
-	c->filled[kind] |= 1u << order;
-	c->nr[kind][order]++;
+	store_relaxed(&c->filled[kind], c->filled[kind] | 1u << order);
+	counter_add(&c->nr[kind][order], 1);
 }
 
 static void list_unlink(struct page *page, unsigned order)
@@ -65,8 +65,8 @@ static void list_unlink(struct page *page, unsigned order)
 	if (page->next != PFN_NONE)
 		pfn_to_page(page->next)->prev = page->prev;
 	if (c->head[kind][order] == PFN_NONE)
-		c->filled[kind] &= ~(1u << order);
-	c->nr[kind][order]--;
+		store_relaxed(&c->filled[kind], c->filled[kind] & ~(1u << order));
+	counter_add(&c->nr[kind][order], -1);
 }
 
 /* A region of this order, out of a part of a piece if there is one that fits, else out of a whole one. */
@@ -210,11 +210,11 @@ static int piece_give(struct page *page, struct tlb_batch *batch)
 static void returns_finish(struct tlb_batch *batch)
 {
 	const struct pt_stats *s = &kernel_space.stats[PT_DIRECT];
-	u64 before = s->collapses[PT_2M] + s->collapses[PT_1G];
+	u64 before = load_relaxed(&s->collapses[PT_2M]) + load_relaxed(&s->collapses[PT_1G]);
 	u64 flushes = batch->flush.gen_last != 0;
 
 	tlb_batch_finish(batch);
-	flushes += s->collapses[PT_2M] + s->collapses[PT_1G] != before;
+	flushes += load_relaxed(&s->collapses[PT_2M]) + load_relaxed(&s->collapses[PT_1G]) != before;
 	fetch_add(&um_cache.stats.flush_batches, flushes);
 }
 
@@ -364,7 +364,7 @@ static void magazine_spill(struct um_magazine *m, u32 count)
 	for (u32 i = 0; i < count; i++)
 		lists_give(pfn_to_page(m->pfn[i]), 0);
 	spin_unlock(&um_cache.lock);
-	m->nr -= count;
+	counter_add(&m->nr, -count);
 	for (u32 i = 0; i < m->nr; i++)
 		m->pfn[i] = m->pfn[i + count];
 }
@@ -379,8 +379,10 @@ static void magazine_fill(struct um_magazine *m)
 	for (struct page *page; n < UM_MAGAZINE_BATCH && (page = lists_take(0, UM_STACKED)); n++)
 		batch[n] = (u32)page_to_pfn(page);
 	spin_unlock(&um_cache.lock);
-	while (n)
-		m->pfn[m->nr++] = batch[--n];
+	while (n) {
+		m->pfn[m->nr] = batch[--n];
+		counter_add(&m->nr, 1);
+	}
 }
 
 static inline struct page *magazine_take(struct um_magazine *m)
@@ -391,9 +393,10 @@ static inline struct page *magazine_take(struct um_magazine *m)
 	if (unlikely(!m->nr))
 		magazine_fill(m);
 	if (likely(m->nr)) {
-		page = pfn_to_page(m->pfn[--m->nr]);
+		counter_add(&m->nr, -1);
+		page = pfn_to_page(m->pfn[m->nr]);
 		um_set_single(page, UM_TAKEN);
-		m->allocs++;
+		counter_add(&m->allocs, 1);
 	}
 	spin_unlock(&m->lock);
 	return page;
@@ -409,8 +412,9 @@ static inline bool magazine_give(struct um_magazine *m, struct page *page)
 	if (unlikely(spill))
 		magazine_spill(m, UM_MAGAZINE - UM_MAGAZINE_BATCH);
 	um_set_single(page, UM_STACKED);
-	m->pfn[m->nr++] = (u32)page_to_pfn(page);
-	m->frees++;
+	m->pfn[m->nr] = (u32)page_to_pfn(page);
+	counter_add(&m->nr, 1);
+	counter_add(&m->frees, 1);
 	spin_unlock(&m->lock);
 	return spill;
 }
@@ -436,11 +440,11 @@ static void count_region(i64 frames)
 	struct um_magazine *m = my_magazine();
 
 	spin_lock(&m->lock);
-	m->region_frames += (u64)frames;
+	counter_add(&m->region_frames, (u64)frames);
 	if (frames > 0)
-		m->region_allocs++;
+		counter_add(&m->region_allocs, 1);
 	else
-		m->region_frees++;
+		counter_add(&m->region_frees, 1);
 	spin_unlock(&m->lock);
 }
 
@@ -466,7 +470,7 @@ static __noinline struct page *alloc_miss(unsigned order, unsigned flags)
 {
 	struct page *page = NULL;
 
-	my_magazine()->misses++;
+	counter_add(&my_magazine()->misses, 1);
 	while (!page && !refill(order, flags))
 		page = lists_alloc(my_magazine(), order);
 	if (!page) {
@@ -475,7 +479,7 @@ static __noinline struct page *alloc_miss(unsigned order, unsigned flags)
 		page = lists_alloc(my_magazine(), order);
 	}
 	if (!page)
-		my_magazine()->misses--;	/* it is a failure: hits are allocations without misses */
+		counter_add(&my_magazine()->misses, -1);	/* it is a failure: hits are allocations without misses */
 	return page;
 }
 
@@ -488,7 +492,7 @@ static __noinline struct page *alloc_single(unsigned order, unsigned flags)
 	if (page) {
 		um_set(page, UM_TAKEN, order);
 		count_region((i64)BIT(order));
-		my_magazine()->misses++;
+		counter_add(&my_magazine()->misses, 1);
 	}
 	return page;
 }
@@ -500,7 +504,7 @@ static inline void hand_out(struct page *page, bool zero)
 		page->private &= ~UM_CLEAN;
 	} else if (zero) {
 		temp_zero(page_to_pfn(page), 1);
-		my_magazine()->zeroed++;
+		counter_add(&my_magazine()->zeroed, 1);
 	}
 }
 
@@ -605,7 +609,7 @@ static void scrub(struct page *page, unsigned order)
 	temp_zero(page_to_pfn(page), BIT(order));
 	for (u64 i = 0; i < BIT(order); i++)
 		page[i].private |= UM_CLEAN;
-	my_magazine()->scrubbed += BIT(order);
+	counter_add(&my_magazine()->scrubbed, BIT(order));
 }
 
 static __noinline void free_region(struct page *page, unsigned order)
@@ -673,7 +677,10 @@ static u64 shrink_for_allocator(u64 frames)
 
 	fetch_add(&s->reclaim_runs, 1);
 	fetch_add(&s->reclaim_frames, got);
-	s->reclaim_most = MAX(s->reclaim_most, got);
+	/* The largest: several CPUs may come with one. */
+	for (u64 most = load_relaxed(&s->reclaim_most); most < got;)
+		if (compare_exchange(&s->reclaim_most, &most, got))
+			break;
 	return got;
 }
 
@@ -691,12 +698,12 @@ static void take_mode(enum unmapped_mode mode)
 
 void unmapped_reset(void)
 {
-	um_cache = (struct um_cache){ .mode = UNMAPPED_2M };
+	um_cache = (struct um_cache){ .lock = SPINLOCK_INIT_CLASS(LOCK_UNMAPPED), .mode = UNMAPPED_2M };
 	for (unsigned kind = 0; kind < UM_KINDS; kind++)
 		for (unsigned o = 0; o <= ORDER_MAX; o++)
 			um_cache.head[kind][o] = PFN_NONE;
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
-		um_magazines[cpu] = (struct um_magazine){ 0 };
+		um_magazines[cpu] = (struct um_magazine){ .lock = SPINLOCK_INIT_CLASS(LOCK_UNMAPPED_CPU) };
 	take_mode(UNMAPPED_2M);
 }
 

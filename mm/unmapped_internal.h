@@ -49,25 +49,25 @@ static inline unsigned um_origin(const struct page *page)
 
 static inline unsigned um_order(const struct page *page)
 {
-	return page->private >> UM_ORDER_SHIFT & 31;
+	return load_relaxed(&page->private) >> UM_ORDER_SHIFT & 31;
 }
 
 static inline enum um_state um_state(const struct page *page)
 {
-	return (enum um_state)(page->private >> UM_STATE_SHIFT & 15);
+	return (enum um_state)(load_relaxed(&page->private) >> UM_STATE_SHIFT & 15);
 }
 
 /* The frame becomes the first of a region. What is known of its own content stays known. */
 static inline void um_set(struct page *page, enum um_state state, unsigned order)
 {
-	page->private = um_word(state, order, um_origin(page)) | (page->private & UM_CLEAN);
+	store_relaxed(&page->private, um_word(state, order, um_origin(page)) | (page->private & UM_CLEAN));
 }
 
 /* The same for a single page that stays one. */
 static inline void um_set_single(struct page *page, enum um_state state)
 {
-	page->private = (page->private & (UM_MARK_MASK | 31ull << UM_ORIGIN_SHIFT | UM_CLEAN)) |
-			(u64)state << UM_STATE_SHIFT;
+	store_relaxed(&page->private, (page->private & (UM_MARK_MASK | 31ull << UM_ORIGIN_SHIFT | UM_CLEAN)) |
+					      (u64)state << UM_STATE_SHIFT);
 }
 
 /* Free blocks are on one of two lists of their order: whole pieces, or parts of a piece. */

@@ -14,10 +14,11 @@
 #include "kernel/base/log.h"
 #include "kernel/base/spinlock.h"
 #include "mm/page.h"
+#include "mm/plant.h"
 #include "mm/slab.h"
 
 static struct slab_cache areas = SLAB_CACHE_INIT(struct vm_area);
-static spinlock_t lock;
+static spinlock_t lock = SPINLOCK_INIT_CLASS(LOCK_VM_AREA);
 static struct vm_area *root;
 static struct range all;
 
@@ -46,22 +47,38 @@ static int height(const struct vm_area *a)
 	return a ? a->height : 0;
 }
 
+/* What a node should say of its subtree, if the nodes right below it are right. */
+struct subtree {
+	int height;
+	struct range span;
+	u64 max_gap;
+};
+
+static struct subtree subtree_of(const struct vm_area *a)
+{
+	struct range own = with_guards(a);
+	struct subtree t = { 1 + MAX(height(a->left), height(a->right)), own, 0 };
+
+	if (a->left) {
+		t.span.start = a->left->span.start;
+		t.max_gap = MAX(a->left->max_gap, own.start - a->left->span.end);
+	}
+	if (a->right) {
+		t.span.end = a->right->span.end;
+		t.max_gap = MAX(t.max_gap, MAX(a->right->max_gap, a->right->span.start - own.end));
+	}
+	return t;
+}
+
 /* Make what a node says of its subtree true again. */
 static void update(struct vm_area *a)
 {
-	struct range own = with_guards(a);
+	struct subtree t = subtree_of(a);
 
-	a->height = 1 + MAX(height(a->left), height(a->right));
-	a->span = own;
-	a->max_gap = 0;
-	if (a->left) {
-		a->span.start = a->left->span.start;
-		a->max_gap = MAX(a->left->max_gap, own.start - a->left->span.end);
-	}
-	if (a->right) {
-		a->span.end = a->right->span.end;
-		a->max_gap = MAX(a->max_gap, MAX(a->right->max_gap, a->right->span.start - own.end));
-	}
+	assert_held(&lock);
+	a->height = t.height;
+	a->span = t.span;
+	a->max_gap = t.max_gap;
 }
 
 static struct vm_area *rotate_right(struct vm_area *a)
@@ -231,6 +248,8 @@ static struct vm_area *lookup(u64 va)
 {
 	struct vm_area *a = root;
 
+	if (!PLANTED(PLANT_RACE_FIND))
+		assert_held(&lock);
 	while (a && !range_has(with_guards(a), va))
 		a = va < a->start ? a->left : a->right;
 	return a;
@@ -273,11 +292,13 @@ struct vm_area *find_vm_area(u64 va)
 {
 	struct vm_area *a;
 
-	spin_lock(&lock);
+	if (!PLANTED(PLANT_RACE_FIND))
+		spin_lock(&lock);
 	a = lookup(va);
 	if (a && is_guard(a, va))
 		a = NULL;
-	spin_unlock(&lock);
+	if (!PLANTED(PLANT_RACE_FIND))
+		spin_unlock(&lock);
 	return a;
 }
 
@@ -312,7 +333,7 @@ static bool print_one(void *arg, const struct vm_area *a)
 	(void)arg;
 	log_info("0x%016llx-0x%016llx %9llu %s pages=%llu kind=%s", (unsigned long long)a->start,
 		 (unsigned long long)(a->start + a->size), (unsigned long long)a->size, a->caller ? a->caller : "?",
-		 (unsigned long long)a->nr_pages, vm_area_kind_name(a->kind));
+		 (unsigned long long)load_relaxed(&a->nr_pages), vm_area_kind_name(a->kind));
 	return true;
 }
 
@@ -325,7 +346,7 @@ void vm_area_print(void)
 
 static unsigned check(const struct vm_area *a, struct range room)
 {
-	struct vm_area copy;
+	struct subtree t;
 	struct range own;
 	unsigned faults;
 	int lean;
@@ -337,10 +358,9 @@ static unsigned check(const struct vm_area *a, struct range room)
 	lean = height(a->left) - height(a->right);
 	faults += !range_covers(room, own) || range_empty(own);
 	faults += lean < -1 || lean > 1;
-	copy = *a;
-	update(&copy);
-	faults += copy.height != a->height || copy.max_gap != a->max_gap || copy.span.start != a->span.start ||
-		  copy.span.end != a->span.end;
+	t = subtree_of(a);
+	faults += t.height != a->height || t.max_gap != a->max_gap || t.span.start != a->span.start ||
+		  t.span.end != a->span.end;
 	return faults;
 }
 

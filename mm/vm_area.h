@@ -28,7 +28,7 @@ struct vm_area {
 	u64 size;		/* usable bytes, a multiple of 4 KiB; the guards are outside */
 	enum vm_area_kind kind;
 	const char *caller;	/* who asked, for the table */
-	u64 nr_pages;		/* frames mapped */
+	u64 nr_pages;		/* frames mapped; the owner's to write, shown to others at any time */
 	u32 frames;		/* ALLOC: what to free, the last got first: a list through struct page */
 	bool claimed;		/* somebody is about to free it */
 	u64 pa;			/* IOREMAP: physical address asked for */

@@ -40,7 +40,7 @@ static bool add_block(struct vm_area *a, struct tlb_batch *batch)
 		return false;
 	}
 	area_add(a, page);
-	a->nr_pages += BLOCK_PAGES;
+	counter_add(&a->nr_pages, BLOCK_PAGES);
 	return true;
 }
 
@@ -55,7 +55,7 @@ static bool add_singles(struct vm_area *a, u64 nr, struct tlb_batch *batch)
 	if (got == nr && !kernel_map_pages(a->start + (a->nr_pages << PAGE_SHIFT), pages, nr, RW_ATTRS, PT_2M, batch)) {
 		for (u64 i = 0; i < nr; i++)
 			area_add(a, pages[i]);
-		a->nr_pages += nr;
+		counter_add(&a->nr_pages, nr);
 		return true;
 	}
 	while (got)
@@ -197,7 +197,7 @@ void *vmap_for(struct page *const *pages, u64 nr, unsigned flags, const char *ca
 		free_vm_area(a);
 		return NULL;
 	}
-	a->nr_pages = nr;
+	store_relaxed(&a->nr_pages, nr);
 	return (void *)a->start;
 }
 
@@ -272,7 +272,7 @@ void *ioremap_for(u64 pa, u64 size, unsigned type, const char *caller)
 		free_vm_area(a);
 		return NULL;
 	}
-	a->nr_pages = range_size(frames) >> PAGE_SHIFT;
+	store_relaxed(&a->nr_pages, range_size(frames) >> PAGE_SHIFT);
 	return (void *)(a->start + (pa - frames.start));
 }
 
