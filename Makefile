@@ -54,7 +54,7 @@ HB := build$(if $(CC_DIR),/$(CC_DIR))/host
 GOALS := $(or $(MAKECMDGOALS),help)
 SETUP_SETS := build \
 	$(if $(filter run debug qcheck test soak bench,$(GOALS)),run) \
-	$(if $(filter host-test qcheck fuzz,$(GOALS)),host) \
+	$(if $(filter host-test tsan qcheck fuzz,$(GOALS)),host) \
 	$(if $(filter test soak,$(GOALS)),test) \
 	$(if $(filter bench bench-build,$(GOALS)),bench) \
 	$(if $(filter image usb,$(GOALS)),image) \
@@ -192,6 +192,24 @@ $(HB)/obj/%.o: %.c Makefile | setup
 	@mkdir -p $(@D)
 	$(Q)$(HOST_CC) $(HOST_CFLAGS) -c -o $@ $<
 
+# The same with ThreadSanitizer, for the tests in which virtual CPUs are threads. It does not see the simulation of what CPUs
+# remember: locks in there must not order what it watches.
+# (No memset of the compiler's own making: what it becomes is not seen.)
+TSAN_CFLAGS := $(filter-out -fsanitize=%,$(HOST_CFLAGS)) -fno-builtin -DHOST_ARENA=0x1000000000ull
+TSAN_BLIND := $(HB)/tsan/tests/host/sim_tlb.o $(HB)/tsan/tests/host/store_log.o
+TSAN_OBJ := $(HOST_C:%.c=$(HB)/tsan/%.o)
+
+$(filter-out $(TSAN_BLIND),$(TSAN_OBJ)): TSAN_FLAG := -fsanitize=thread
+
+$(HB)/tsan/%.o: %.c Makefile | setup
+	$(say) TSANCC '$< [$(HB)]'
+	@mkdir -p $(@D)
+	$(Q)$(HOST_CC) $(TSAN_CFLAGS) $(TSAN_FLAG) -c -o $@ $<
+
+$(HB)/host-test-tsan: $(TSAN_OBJ)
+	$(say) TSANLD $@
+	$(Q)$(HOST_CC) $(TSAN_CFLAGS) -fsanitize=thread -o $@ $(TSAN_OBJ)
+
 $(HB)/host-test: $(HOST_OBJ)
 	$(say) HOSTLD $@
 	$(Q)$(HOST_CC) $(HOST_CFLAGS) -o $@ $(HOST_OBJ)
@@ -260,7 +278,7 @@ BENCH_PROGRAMS := $(BENCH)/bench_a-tangram $(BENCH)/bench_b-tangram $(BASELINES:
 # ---------------------------------------------------------------------------------------------------------
 # Targets for people
 
-.PHONY: help run test host-test qcheck soak image esp usb debug bench bench-build fuzz check-layers clean FORCE
+.PHONY: help run test host-test tsan qcheck soak image esp usb debug bench bench-build fuzz check-layers clean FORCE
 .DEFAULT_GOAL := help
 FORCE:
 
@@ -273,6 +291,7 @@ help:
 	'make soak       the same with the full counts' \
 	'make qcheck     build, check-layers, host-test and one QEMU boot: under two minutes' \
 	'make host-test  mm/ as a Linux program: model, random operations, sanitizers' \
+	'make tsan       virtual CPUs as threads, under ThreadSanitizer' \
 	'make fuzz       hosted random operations with new seeds for FUZZ_SECONDS=60' \
 	'make bench      costs beside those of others (docs/peers.csv): callgrind and QEMU icount' \
 	'make esp        build/esp/: the EFI system partition as a folder' \
@@ -297,6 +316,9 @@ debug: esp
 
 host-test: $(HB)/host-test
 	$(Q)$(HB)/host-test --seed $(SEED)
+
+tsan: $(HB)/host-test-tsan
+	$(Q)$(HB)/host-test-tsan --suite threads --seed $(SEED)
 
 # The time is shared by the programs; what fails is left in build/fuzz/ for a second run of the program on it.
 fuzz: $(FUZZ)
@@ -329,5 +351,5 @@ usb: image
 clean:
 	$(Q)rm -rf build
 
--include $(HANDOVER_OBJ:.o=.d) $(KERNEL_OBJ:.o=.d) $(BOOT_OBJ:.o=.d) $(HOST_OBJ:.o=.d)
+-include $(HANDOVER_OBJ:.o=.d) $(KERNEL_OBJ:.o=.d) $(BOOT_OBJ:.o=.d) $(HOST_OBJ:.o=.d) $(TSAN_OBJ:.o=.d)
 -include $(wildcard $(BENCH)/bench-*/*/*.d $(BENCH)/bench-*/*/*/*.d $(BENCH)/bench-*/*/*/*/*.d)

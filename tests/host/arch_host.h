@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The port (kernel/base/arch_cpu.h, mm/arch.h) on a simulated machine: RAM is an arena of the process, CPUs
- * are virtual, and only one of them acts at a time (host_cpu_set() says which), so that every run with the
- * same seed is the same run.
+ * are virtual. They act in one of two ways:
+ *
+ *  - one at a time (host_cpu_set() says which): every run with the same seed is the same run;
+ *  - all at once, each a thread of the process (host_threads_run()): for ThreadSanitizer, and for what no order of
+ *    turns would show. An interrupt is taken where a CPU looks for one: arch_relax(), arch_irq_restore(), before and after
+ *    each store of an entry and each flush, and wherever it waits, so a CPU that waits serves others.
  *
  *  - Physical address = offset in the arena at HOST_ARENA, where the code of mm/ reads and writes frames
  *    (arch_mm.direct_ptr). Virtual addresses are those of the machine; they mean something to the simulated
@@ -20,8 +24,26 @@
 #include "kernel/base/types.h"
 #include "mm/arch.h"
 
-/* Where the arena is: clear of the shadow memory of AddressSanitizer, and of what the C library maps. */
+/* Built with ThreadSanitizer. */
+#if defined(__SANITIZE_THREAD__)
+#define HOST_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define HOST_TSAN 1
+#endif
+#endif
+#ifndef HOST_TSAN
+#define HOST_TSAN 0
+#endif
+
+/*
+ * Where the arena is: clear of the shadow memory of AddressSanitizer, and of what the C library maps. ThreadSanitizer
+ * has its shadow there, and looks at the lowest 512 GiB. (The files that it does not instrument get the same value by
+ * -DHOST_ARENA, see the Makefile.)
+ */
+#ifndef HOST_ARENA
 #define HOST_ARENA 0x200000000000ull
+#endif
 #define HOST_RAM_MAX (64 * GIB)
 #define HOST_CPUS_MAX 16u
 #define HOST_TYPES_MAX 4u
@@ -66,6 +88,8 @@ struct host {
 	u64 rendezvous;
 	u64 flushes;			/* flush instructions executed, all CPUs */
 	u64 serialisations;
+	u64 ipis;			/* interrupts sent for shootdowns; those merged with one under way are none */
+	bool threads;			/* every CPU acts, each in its thread */
 	/*
 	 * Runs at every point where another CPU may act: before and after each store of an entry, before each
 	 * flush. For tests that let other CPUs write memory meanwhile. May call sim_access() only.
@@ -90,8 +114,23 @@ extern struct host host;
 /* Map the arena (once), empty; CPUs 0..nr_cpus-1 online, CPU 0 acting, interrupts on, no fault counted. */
 void host_init(u64 ram_end, u32 nr_cpus, u64 seed);
 
-/* From now on the process acts as this CPU. Returns the one before. */
+/* From now on the process acts as this CPU. Returns the one before. Not while CPUs are threads. */
 u32 host_cpu_set(u32 cpu);
+/* The CPU that acts: this thread's, or the one that was set. */
+u32 host_cpu(void);
+
+/*
+ * Run fn(arg) on every CPU at once, each in a thread of its own, begun together. A CPU that is done goes on taking
+ * interrupts until all are. Returns when every thread has ended; then CPUs take turns again. `seed` is that of the
+ * CPUs' speculation.
+ */
+void host_threads_run(void (*fn)(void *arg), void *arg, u64 seed);
+/* Wait for every other CPU that is in host_threads_run() and online to come here too. Takes interrupts meanwhile. */
+void host_barrier(void);
+/* What the acting CPU draws for the simulation's own choices. */
+struct rng *host_rng(void);
+/* How often ThreadSanitizer has reported something, if the process is built with it. */
+u64 host_tsan_reports(void);
 /* The root that a CPU has loaded. */
 u64 host_root(u32 cpu);
 void host_irqs_set(bool on);

@@ -9,6 +9,7 @@
 #include "tests/host/sim_tlb.h"
 
 #include <stdio.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,6 +42,7 @@ struct cached_table {
 };
 
 struct cache {
+	u32 lock;	/* while CPUs are threads: a walk and what it adds are one step, and so is a flush */
 	struct leaf *leaves;
 	u32 nr_leaves, max_leaves, free;
 	u64 used;
@@ -50,15 +52,35 @@ struct cache {
 };
 
 static struct cache caches[HOST_CPUS_MAX];
-static u64 recent[RECENT];
-static u32 nr_recent;
+static struct recent {
+	u64 va[RECENT];
+	u32 nr;
+} recents[1 + HOST_CPUS_MAX];	/* of all CPUs while they take turns; of each while they are threads */
 static struct range changes[CHANGES];
 static u32 nr_changes;
 static bool changes_lost;
 
 static u64 random_below(u64 n)
 {
-	return rng_below(&host.rng, n);
+	return rng_below(host_rng(), n);
+}
+
+/*
+ * This file is not seen by ThreadSanitizer, so its locks order nothing in the eyes of it. With a cache locked no interrupt is
+ * taken and nothing waits but for another cache's lock, which is never held together with one.
+ */
+static struct cache *lock_cache(u32 cpu)
+{
+	struct cache *c = &caches[cpu];
+
+	while (host.threads && __atomic_exchange_n(&c->lock, 1, __ATOMIC_ACQUIRE))
+		sched_yield();
+	return c;
+}
+
+static void unlock_cache(struct cache *c)
+{
+	__atomic_store_n(&c->lock, 0, __ATOMIC_RELEASE);
 }
 
 static u64 *table_at(u64 pa)
@@ -92,7 +114,7 @@ void sim_reset(u32 nr_cpus)
 	assert(nr_cpus <= HOST_CPUS_MAX);
 	for (u32 i = 0; i < HOST_CPUS_MAX; i++)
 		forget_all(&caches[i]);
-	nr_recent = 0;
+	memset(recents, 0, sizeof(recents));
 	nr_changes = 0;
 	changes_lost = false;
 }
@@ -186,6 +208,23 @@ static bool table_holds(const struct cached_table *t)
 
 /* ---- Walks ---- */
 
+/* What the CPU does with an entry: read it, and set A, and D in a leaf that is written by, unless it changes meanwhile. */
+static pte_t read_and_mark(u64 *slot, unsigned level, u64 rights, bool dirty)
+{
+	u64 e = __atomic_load_n(slot, __ATOMIC_ACQUIRE), marked;
+
+	do {
+		marked = e;
+		if (!pte_present((pte_t){ e }))
+			break;
+		marked |= PTE_A;
+		if (pte_is_leaf((pte_t){ e }, level) && dirty && rights & e & PTE_W)
+			marked |= PTE_D;
+	} while (marked != e &&
+		 !__atomic_compare_exchange_n(slot, &e, marked, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+	return (pte_t){ marked };
+}
+
 /* The answer of a walk: a leaf, or level 0 for none. */
 static struct leaf walk_from(struct cache *c, u64 va, u64 ctx, u64 table, unsigned level, u64 rights, bool keep,
 			     bool dirty)
@@ -200,18 +239,13 @@ static struct leaf walk_from(struct cache *c, u64 va, u64 ctx, u64 table, unsign
 		if (!host_is_ram(table))
 			return none;
 		slot = table_at(table) + pt_index(va, level);
-		e = (pte_t){ *slot };
+		e = keep ? read_and_mark(slot, level, rights, dirty) : (pte_t){ __atomic_load_n(slot, __ATOMIC_ACQUIRE) };
 		if (!pte_present(e))
 			return none;
 		rights = (rights & e.raw & (PTE_W | PTE_U)) | ((rights | e.raw) & PTE_NX);
-		if (keep)
-			*slot |= PTE_A;
 		if (pte_is_leaf(e, level)) {
 			struct leaf l = { va_base(va, level), pte_leaf_pa(e, level).raw, ctx, 0, 0, (u8)level };
 
-			if (keep && dirty && (rights & PTE_W))
-				*slot |= PTE_D;
-			e.raw = *slot;
 			l.attrs = (pte_attrs(e, level) & ~(PTE_W | PTE_U | PTE_NX | PTE_KEEP)) | rights;
 			if (l.attrs & PTE_G)
 				l.ctx = 0;
@@ -309,13 +343,15 @@ static bool find_leaf(u32 cpu, u64 va, struct leaf *out)
 struct sim_result sim_access(u32 cpu, u64 va, unsigned kind)
 {
 	bool write = (kind & ~(unsigned)SIM_USER) == SIM_WRITE;
+	struct cache *c = lock_cache(cpu);
 	struct leaf l;
 
 	/* A write through a leaf that is clean walks again, to set D in the tables. */
-	if (find_leaf(cpu, va, &l) && allows(l.attrs, kind) && (!write || l.attrs & PTE_D))
-		return result_of(&l, va, kind);
-	drop_leaves_at(&caches[cpu], va, host_root(cpu));
-	l = walk_cpu(cpu, va, write);
+	if (!find_leaf(cpu, va, &l) || !allows(l.attrs, kind) || (write && !(l.attrs & PTE_D))) {
+		drop_leaves_at(c, va, host_root(cpu));
+		l = walk_cpu(cpu, va, write);
+	}
+	unlock_cache(c);
 	return result_of(&l, va, kind);
 }
 
@@ -336,7 +372,7 @@ void sim_prime(u32 cpu, struct range va, u64 step)
 
 void sim_flush_page(u32 cpu, u64 va)
 {
-	struct cache *c = &caches[cpu];
+	struct cache *c = lock_cache(cpu);
 	u64 root = host_root(cpu);
 	u32 kept = 0;
 
@@ -345,16 +381,20 @@ void sim_flush_page(u32 cpu, u64 va)
 		if (c->tables[i].ctx != root)
 			c->tables[kept++] = c->tables[i];
 	c->nr_tables = kept;
+	unlock_cache(c);
 }
 
 void sim_flush_all(u32 cpu)
 {
-	forget_all(&caches[cpu]);
+	struct cache *c = lock_cache(cpu);
+
+	forget_all(c);
+	unlock_cache(c);
 }
 
 void sim_load_root(u32 cpu, u64 old_root)
 {
-	struct cache *c = &caches[cpu];
+	struct cache *c = lock_cache(cpu);
 
 	for (u32 b = 0; b < BUCKETS; b++) {
 		u32 *link = &c->bucket[b];
@@ -367,29 +407,36 @@ void sim_load_root(u32 cpu, u64 old_root)
 		}
 	}
 	c->nr_tables = 0;
+	unlock_cache(c);
 }
 
 /* ---- Speculation ---- */
 
 void sim_speculate(u64 va)
 {
+	struct recent *recent = &recents[host.threads ? 1 + host_cpu() : 0];
+	struct cache *c;
 	u32 cpu;
 
 	if (va) {
-		recent[nr_recent++ % RECENT] = va;
+		recent->va[recent->nr++ % RECENT] = va;
 		if (random_below(4))
 			return;
 	} else {
-		if (!nr_recent)
+		if (!recent->nr)
 			return;
 	}
 	if (!va || !random_below(4))
-		va = recent[random_below(MIN(nr_recent, RECENT))];
+		va = recent->va[random_below(MIN(recent->nr, RECENT))];
 	if (!random_below(2))
 		va = (va ^ (random_below(PT_ENTRIES) << PAGE_SHIFT)) & ~(PAGE_SIZE - 1);
-	cpu = (u32)random_below(host.nr_cpus);
-	if (host_root(cpu) && cpumask_has(&host.online, cpu))
-		walk_cpu(cpu, va, false);
+	/* A thread fills for itself: what it walks through cannot be freed before it has answered. */
+	cpu = host.threads ? host_cpu() : (u32)random_below(host.nr_cpus);
+	if (!host_root(cpu) || !cpumask_has(&host.online, cpu))
+		return;
+	c = lock_cache(cpu);
+	walk_cpu(cpu, va, false);
+	unlock_cache(c);
 }
 
 /* ---- Checks ---- */
@@ -423,9 +470,9 @@ static bool frame_is_free(pfn_t pfn)
 	return false;
 }
 
-void sim_check_reuse(u32 cpu)
+static void check_reuse(u32 cpu)
 {
-	struct cache *c = &caches[cpu];
+	const struct cache *c = &caches[cpu];
 
 	for (u32 i = 0; i < c->nr_tables; i++)
 		if (!table_holds(&c->tables[i]))
@@ -434,7 +481,7 @@ void sim_check_reuse(u32 cpu)
 				   (unsigned long long)c->tables[i].pa, c->tables[i].level,
 				   (unsigned long long)c->tables[i].va);
 	for (u32 i = 0; i < c->nr_leaves; i++) {
-		struct leaf *l = &c->leaves[i];
+		const struct leaf *l = &c->leaves[i];
 		pfn_t pfn = l->pa >> PAGE_SHIFT;
 
 		if (!l->level || range_has(kernel_space.direct, l->va) || !pfn_valid(pfn))
@@ -445,8 +492,20 @@ void sim_check_reuse(u32 cpu)
 	}
 }
 
+void sim_check_reuse(u32 cpu)
+{
+	struct cache *c = lock_cache(cpu);
+
+	check_reuse(cpu);
+	unlock_cache(c);
+}
+
 void sim_note_change(struct range va)
 {
+	if (host.threads) {
+		changes_lost = true;
+		return;
+	}
 	struct range *last = nr_changes ? &changes[nr_changes - 1] : NULL;
 
 	if (last && va.start >= last->start && va.start <= last->end) {
@@ -527,7 +586,7 @@ unsigned sim_check(bool changed)
 	for_each_cpu(cpu, &host.online) {
 		struct cache *c = &caches[cpu];
 
-		sim_check_reuse(cpu);
+		check_reuse(cpu);
 		for (u32 i = 0; i < c->nr_leaves; i++)
 			if (c->leaves[i].level && (!changed || overlaps_change(&c->leaves[i])))
 				stale += check_leaf(cpu, &c->leaves[i]);
@@ -569,7 +628,7 @@ unsigned sim_stale_in(struct range va)
 	unsigned stale = 0;
 
 	for_each_cpu(cpu, &host.online) {
-		struct cache *c = &caches[cpu];
+		struct cache *c = lock_cache(cpu);
 
 		for (u32 i = 0; i < c->nr_leaves; i++) {
 			const struct leaf *l = &c->leaves[i];
@@ -578,21 +637,34 @@ unsigned sim_stale_in(struct range va)
 			    !is_lazy(cpu, l->va))
 				stale += !leaf_holds_in(cpu, l, va);
 		}
+		unlock_cache(c);
 	}
+	return stale;
+}
+
+unsigned sim_check_range(struct range va)
+{
+	unsigned stale = sim_stale_in(va);
+
+	if (stale)
+		host_fault(HOST_STALE, "CPU %u: %u translations of [%#llx, %#llx) differ from the tables", host_cpu(), stale,
+			   (unsigned long long)va.start, (unsigned long long)va.end);
 	return stale;
 }
 
 bool sim_holds(struct range va)
 {
-	for_each_cpu(cpu, &host.online) {
-		struct cache *c = &caches[cpu];
+	bool found = false;
 
-		for (u32 i = 0; i < c->nr_leaves; i++) {
+	for_each_cpu(cpu, &host.online) {
+		struct cache *c = lock_cache(cpu);
+
+		for (u32 i = 0; i < c->nr_leaves && !found; i++) {
 			const struct leaf *l = &c->leaves[i];
 
-			if (l->level && range_overlaps(range_len(l->va, pt_span(l->level)), va))
-				return true;
+			found = l->level && range_overlaps(range_len(l->va, pt_span(l->level)), va);
 		}
+		unlock_cache(c);
 	}
-	return false;
+	return found;
 }

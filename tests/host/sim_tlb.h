@@ -10,6 +10,11 @@
  * Invalidation (SDM 3A, 4.10.4.1): INVLPG drops every leaf of any size that translates the address, global
  * ones and those of the current root, and all table entries cached for the current root. Loading CR3 drops
  * what is not global. The full flush drops all.
+ *
+ * While CPUs are threads each works on its own cache, in steps that are one whole: a walk sees the tables as they are while
+ * it lasts, and no flush is lost between its reading and its remembering. The functions that look at all CPUs' caches
+ * may then be called for addresses that nobody else changes, by a CPU, which has not answered a shootdown meanwhile: so
+ * no table that it walks through is freed under it. sim_check(), sim_probe() and sim_prime() of others: not then.
  */
 #ifndef TESTS_HOST_SIM_TLB_H
 #define TESTS_HOST_SIM_TLB_H
@@ -83,6 +88,9 @@ bool sim_holds(struct range va);
  * fault.
  */
 unsigned sim_stale_in(struct range va);
+
+/* The same, and each is a HOST_STALE fault. For addresses that only the caller changes, all flushed. */
+unsigned sim_check_range(struct range va);
 
 /* Translations that a CPU holds now. */
 u64 sim_entries(u32 cpu);

@@ -7,6 +7,7 @@
  */
 #include "tests/host/store_log.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,9 +26,13 @@ struct cleared {
 	u64 flushes;	/* host.flushes at that time */
 };
 
-static struct store_record records[STORE_LOG_SIZE];
-static u64 seq;
-static u64 upper_seq;	/* the last store above the lowest level */
+/* Of all CPUs while they take turns; of each, by CPU + 1, while they are threads: a split is one CPU's work. */
+static struct log {
+	struct store_record *records;	/* STORE_LOG_SIZE */
+	u64 seq;
+} logs[1 + HOST_CPUS_MAX];
+static u64 upper_seq;	/* stores above the lowest level, of all CPUs */
+static u32 lock;	/* while CPUs are threads: a store is checked and made in one step. Unseen by ThreadSanitizer */
 static struct cleared cleared[CLEARED];
 static u64 splits[PT_1G + 1], collapses[PT_1G + 1];
 /* pt_stats at the time the log began, and at the last comparison. */
@@ -36,13 +41,36 @@ static bool have_base;
 
 void store_log_reset(void)
 {
-	seq = 0;
+	for (unsigned i = 0; i < ARRAY_SIZE(logs); i++)
+		logs[i].seq = 0;
 	upper_seq = 0;
 	memset(cleared, 0, sizeof(cleared));
 	memset(splits, 0, sizeof(splits));
 	memset(collapses, 0, sizeof(collapses));
 	memset(&base, 0, sizeof(base));
 	have_base = false;
+}
+
+void store_log_begin(void)
+{
+	while (host.threads && __atomic_exchange_n(&lock, 1, __ATOMIC_ACQUIRE))
+		sched_yield();
+}
+
+void store_log_end(void)
+{
+	__atomic_store_n(&lock, 0, __ATOMIC_RELEASE);
+}
+
+static struct log *my_log(void)
+{
+	struct log *log = &logs[host.threads ? 1 + host_cpu() : 0];
+
+	if (!log->records) {
+		log->records = calloc(STORE_LOG_SIZE, sizeof(*log->records));
+		assert(log->records);
+	}
+	return log;
 }
 
 static struct page *page_of(const pte_t *slot)
@@ -71,10 +99,10 @@ static bool reachable(const struct page *table)
 	static u64 last_seq;
 	static bool last_answer;
 
-	if (table == last && last_seq > upper_seq)
+	if (table == last && last_seq == upper_seq)
 		return last_answer;
 	last = table;
-	last_seq = seq + 1;
+	last_seq = upper_seq;
 	last_answer = false;
 	for (struct pt_space *s = pt_space_next(NULL); s && !last_answer; s = pt_space_next(s)) {
 		u64 at = s->root.raw;
@@ -154,16 +182,18 @@ static bool table_full(const pte_t *table)
  */
 static bool filled_just_now(const pte_t *slot, const pte_t *child, bool once)
 {
+	const struct log *log = my_log();
 	u64 done[PT_ENTRIES / 64] = { 0 };
 	unsigned found = 0;
 
-	for (u64 s = seq; s && s + STORE_LOG_SIZE > seq; s--) {
-		const struct store_record *r = &records[s % STORE_LOG_SIZE];
+	for (u64 s = log->seq; s && s + STORE_LOG_SIZE > log->seq; s--) {
+		const struct store_record *r = &log->records[s % STORE_LOG_SIZE];
 		u64 i = (u64)(r->slot - child);
 		bool of_child = r->slot >= child && i < PT_ENTRIES;
 
+		/* Of threads each has a log of its own: what parts two lives of one table may be in another's. */
 		if (found == PT_ENTRIES)
-			return !once || !of_child;
+			return !once || host.threads || !of_child;
 		if (r->slot == slot)
 			continue;
 		if (!of_child || done[i / 64] >> (i % 64) & 1)
@@ -278,6 +308,7 @@ static void check_rules(const pte_t *slot, pte_t old, pte_t new, unsigned level,
 void store_log_store(const pte_t *slot, pte_t new, unsigned level)
 {
 	const struct page *page = page_of(slot);
+	struct log *log = my_log();
 	pte_t old = *slot;
 	u64 va = store_log_va(slot, level);
 
@@ -293,21 +324,22 @@ void store_log_store(const pte_t *slot, pte_t new, unsigned level)
 		FAULT(HOST_TABLE_ENTRY, "a store of the wrong level, or outside a table");
 	else if (reachable(page))
 		check_rules(slot, old, new, level, va);
-	seq++;
-	if (level > PT_4K)
-		upper_seq = seq;
-	records[seq % STORE_LOG_SIZE] = (struct store_record){ slot, va, old, new, (u8)level, seq };
+	log->seq++;
+	upper_seq += level > PT_4K;
+	log->records[log->seq % STORE_LOG_SIZE] = (struct store_record){ slot, va, old, new, (u8)level, log->seq };
 }
 
 u64 store_log_seq(void)
 {
-	return seq;
+	return my_log()->seq;
 }
 
 const struct store_record *store_log_at(u64 n)
 {
-	assert(n >= 1 && n <= seq && n + STORE_LOG_SIZE > seq);
-	return &records[n % STORE_LOG_SIZE];
+	const struct log *log = my_log();
+
+	assert(n >= 1 && n <= log->seq && n + STORE_LOG_SIZE > log->seq);
+	return &log->records[n % STORE_LOG_SIZE];
 }
 
 u64 store_log_splits(unsigned level)

@@ -31,6 +31,10 @@ struct store_record {
 /* Forget everything, tables included. */
 void store_log_reset(void);
 
+/* While CPUs are threads: around a store and the call that checks it. Nothing else is done in between. */
+void store_log_begin(void);
+void store_log_end(void);
+
 /* Check and record one store; called before it is made. */
 void store_log_store(const pte_t *slot, pte_t value, unsigned level);
 
@@ -38,7 +42,7 @@ void store_log_store(const pte_t *slot, pte_t value, unsigned level);
 u64 store_log_va(const pte_t *slot, unsigned level);
 
 /* Stores so far. The last STORE_LOG_SIZE of them can be read by number. */
-#define STORE_LOG_SIZE 8192u
+#define STORE_LOG_SIZE 8192u	/* and of each CPU by itself, while they are threads */
 u64 store_log_seq(void);
 const struct store_record *store_log_at(u64 seq);
 

@@ -202,9 +202,9 @@ void arch_core_serialise(void)
 {
 }
 
-void arch_core_serialise_all(const cpumask_t *cpus, cpumask_t *dead)
+void arch_core_serialise_all(const cpumask_t *others, cpumask_t *dead)
 {
-	(void)cpus;
+	(void)others;
 	(void)dead;
 }
 
