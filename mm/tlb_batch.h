@@ -52,7 +52,7 @@ struct tlb_batch {
 	u32 clearing;		/* user tables between clear and leaf: head of a list through struct page */
 };
 
-/* Pages a ranged flush may cost before a full one is cheaper. */
+/* Pages a ranged flush may cost before a full one is cheaper. May be set at any time: it decides about batches to come. */
 extern u32 tlb_flush_ceiling;
 
 /*
@@ -109,7 +109,8 @@ void tlb_flush_run(const struct tlb_flush *flush);
 
 /*
  * This CPU begins to use the space (its root is about to be loaded) or comes back from lazy: from now on
- * it takes part in shootdowns, and is brought up to date. Interrupts off.
+ * it takes part in shootdowns, and is brought up to date. Interrupts off. A CPU that runs on the kernel half before it has
+ * entered it (while it is started) is asked by nobody: no batch is finished until it has.
  */
 void tlb_space_enter(struct pt_space *space);
 /* This CPU no longer uses the space (another root is loaded). Interrupts off. */

@@ -501,7 +501,7 @@ static __noinline struct page *alloc_single(unsigned order, unsigned flags)
 static inline void hand_out(struct page *page, bool zero)
 {
 	if (page->private & UM_CLEAN) {
-		page->private &= ~UM_CLEAN;
+		store_relaxed(&page->private, page->private & ~UM_CLEAN);
 	} else if (zero) {
 		temp_zero(page_to_pfn(page), 1);
 		counter_add(&my_magazine()->zeroed, 1);
@@ -537,7 +537,7 @@ struct page *unmapped_pages_alloc(unsigned order, unsigned flags, int nid, struc
 	for (u64 i = 1; unlikely(i < BIT(order)); i++)
 		hand_out(page + i, flags & UNMAPPED_ZERO);
 	if (flags & UNMAPPED_NOSCRUB)
-		page->private |= UM_NOSCRUB;
+		store_relaxed(&page->private, page->private | UM_NOSCRUB);
 	return page;
 }
 
@@ -608,7 +608,7 @@ static void scrub(struct page *page, unsigned order)
 		return;
 	temp_zero(page_to_pfn(page), BIT(order));
 	for (u64 i = 0; i < BIT(order); i++)
-		page[i].private |= UM_CLEAN;
+		store_relaxed(&page[i].private, page[i].private | UM_CLEAN);
 	counter_add(&my_magazine()->scrubbed, BIT(order));
 }
 
