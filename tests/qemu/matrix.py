@@ -68,7 +68,9 @@ ROWS = [
     Row("8cpu", cpus=8, append="lab=off", expect={**WITH_1G, **SHOT}),
     Row("8cpu-no1g", cpus=8, memory="2G", cpu=NO_1G, append="lab=off", expect={**WITHOUT_1G, **SHOT}, soak_only=True),
     Row("4cpu-debug", variant="debug", cpus=4, memory="2G", append="lab=off", expect=SHOT),
-    Row("4cpu-bbm", cpus=4, memory="2G", append="lab=off bbm=on", expect=SHOT),
+    # A rendezvous for each split: what has many of them waits for the soak.
+    Row("4cpu-bbm", cpus=4, memory="2G", expect=SHOT,
+        append="lab=off bbm=on suite=pgtable,directmap,set_memory,temp_map,tlb*,concurrent,smp"),
     Row("4cpu-trace", cpus=4, memory="2G", append="lab=off trace=on collapse=deferred", expect=SHOT, soak_only=True),
     Row("4cpu-clang-debug", variant="clang-debug", cpus=4, append="lab=off bbm=on", expect=SHOT, soak_only=True),
     Row("2cpu-lab", cpus=2, memory="1G", append="suite=lab_cpus", expect=SHOT),
