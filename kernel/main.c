@@ -91,6 +91,11 @@ static void init_acpi(void)
 	acpi_init(&boot_info);
 }
 
+static void init_nodes(void)
+{
+	memory_init_nodes();
+}
+
 static void init_screen(void)
 {
 	console_init_screen(&boot_info.framebuffer);
@@ -125,6 +130,7 @@ static const struct init_step late_steps[] = {
 	{ "screen", init_screen },
 	{ "EFI runtime", init_efi_runtime },
 	{ "interrupts", smp_init_boot_cpu },	/* late: from here on shootdowns insist on interrupts */
+	{ "memory of nodes", init_nodes },
 	{ "threads", thread_init },
 	{ "other CPUs", smp_start_others },
 	{ "trace", trace_init },		/* every CPU that is up gets a ring */

@@ -12,6 +12,8 @@
 #include "kernel/memory.h"
 
 #include "arch/x86_64/pte.h"
+#include "arch/x86_64/percpu.h"
+#include "kernel/acpi.h"
 #include "kernel/base/errno.h"
 #include "kernel/base/log.h"
 #include "kernel/base/panic.h"
@@ -422,6 +424,34 @@ void memory_init(const struct boot_info *bi)
 		 (unsigned long long)(usable_bytes / MIB),
 		 (unsigned long long)((page_max_pfn * sizeof(struct page)) / KIB),
 		 (unsigned long long)(reclaimed << PAGE_SHIFT) / KIB);
+}
+
+/* The node of the CPU with that APIC id. */
+static u32 node_of_apic(u32 apic)
+{
+	for (u32 i = 0; i < acpi.nr_cpus; i++)
+		if (acpi.cpus[i].apic_id == apic)
+			return acpi.cpus[i].node;
+	return 0;
+}
+
+void memory_init_nodes(void)
+{
+	static struct node_range ranges[ACPI_MEMORY_MAX];
+
+	_Static_assert(NODES_MAX == ACPI_NODES_MAX, "a node of ACPI is one of the allocator");
+	if (acpi.nr_nodes < 2)
+		return;
+	for (u32 i = 0; i < acpi.nr_memory; i++)
+		ranges[i] = (struct node_range){ acpi.memory[i].pa, acpi.memory[i].node };
+	buddy_set_nodes(acpi.nr_nodes, ranges, acpi.nr_memory, node_of_apic(cpu_local()->apic_id));
+	for (u32 i = 0; i < acpi.nr_nodes; i++) {
+		struct buddy_stats stats;
+
+		buddy_read_node_stats(i, &stats);
+		log_info("memory: node %u (domain %u): %llu MiB", i, acpi.domains[i],
+			 (unsigned long long)(stats.frames << PAGE_SHIFT) / MIB);
+	}
 }
 
 bool memory_ap_start(struct range *out)

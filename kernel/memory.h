@@ -16,6 +16,11 @@
 void memory_init(const struct boot_info *bi);
 
 /*
+ * Hand each node of acpi its memory. Once, after smp_init_boot_cpu(), on the boot CPU alone.
+ */
+void memory_init_nodes(void);
+
+/*
  * Three frames below 1 MiB, one behind the other, that the firmware's map offers and nobody has got: where other CPUs start.
  * False: there are none. They are PAGE_BOOT, in the direct map, and go to the page allocator by memory_ap_start_release().
  */

@@ -117,6 +117,7 @@ struct cpu {
 	struct page_cache pages;
 	struct range stacks[CPU_STACKS];
 	u64 tsc;		/* when it came in */
+	u32 node;
 	u32 state;		/* enum cpu_progress: written by the CPU */
 };
 
@@ -200,7 +201,7 @@ static void other_cpu_main(void *arg)
 	percpu_set_online(c->local.state.id);
 	tlb_space_enter(&kernel_space);
 	arch_switch_root(kernel_space.root);
-	buddy_add_cpu(&c->pages);
+	buddy_add_cpu(&c->pages, c->node);
 	store_release(&c->state, CPU_UP);
 	arch_irq_restore(~0ull);
 	thread_cpu_main();
@@ -213,7 +214,7 @@ static void free_cpu(struct cpu *c, u32 id)
 	vfree(c);
 }
 
-static struct cpu *make_cpu(u32 id, u32 apic)
+static struct cpu *make_cpu(u32 id, const struct acpi_cpu *which)
 {
 	struct cpu *c = vmalloc(sizeof(*c));
 	int rc;
@@ -231,7 +232,8 @@ static struct cpu *make_cpu(u32 id, u32 apic)
 		return NULL;
 	}
 	c->local.data = range_len((u64)c, align_up(sizeof(*c), PAGE_SIZE));
-	c->local.apic_id = apic;
+	c->local.apic_id = which->apic_id;
+	c->node = which->node;
 	percpu_prepare(&c->local, id, c->stacks);
 	return c;
 }
@@ -255,10 +257,11 @@ static void check_tsc(const struct cpu *c, u64 before)
 			 (long long)(c->tsc < before ? c->tsc - before : c->tsc - now));
 }
 
-/* Start the CPU of that APIC id under that number. False: it is not there, and the number is free if *id is unchanged. */
-static bool start_cpu(u32 apic, u32 *id)
+/* Start that CPU under that number. False: it is not there, and the number is free if *id is unchanged. */
+static bool start_cpu(const struct acpi_cpu *which, u32 *id)
 {
-	struct cpu *c = make_cpu(*id, apic);
+	struct cpu *c = make_cpu(*id, which);
+	u32 apic = which->apic_id;
 	u64 before = arch_cycles();
 	u32 target = apic;
 
@@ -296,7 +299,7 @@ static void start_all(u32 wanted)
 	for (u32 i = 0; i < acpi.nr_usable && up + left_out < wanted; i++) {
 		if (acpi.cpus[i].apic_id == me)
 			continue;
-		if (start_cpu(acpi.cpus[i].apic_id, &id))
+		if (start_cpu(&acpi.cpus[i], &id))
 			up++;
 		else
 			left_out++;

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The page allocator: see buddy.h for the states of a frame and how the stacks of a CPU are guarded.
+ * The page allocator's usual calls: see buddy.h for the states of a frame and for what a CPU keeps.
  *
- * A node keeps, by order, a doubly linked list of free blocks through struct page, the last freed first, and
- * its lock guards them. A block and its buddy are never both on the lists: they are one block of the next order.
- * The stacks of a CPU are filled from the node and emptied to it by the batch, a batch taken from as few
- * blocks as possible; what lies on a stack does not coalesce. A request that fails gives back what this CPU's
- * stacks hold and tries again, so a CPU by itself finds every frame and every block there is.
- *
- * The node's lock is the innermost of all (DESIGN: Contexts and locks).
+ * The stacks of a CPU are filled from the node and emptied to it by the batch, a batch taken from as few blocks as possible; what
+ * lies on a stack does not coalesce. A request that fails gives back what this CPU holds and tries again, so a CPU by itself
+ * finds every frame and every block there is. A batch is on its way in an array of the caller's while the node's lock is held:
+ * the CPU's stack and reserve are whole then.
  */
 #include "mm/buddy.h"
 
@@ -17,233 +14,118 @@
 #include "kernel/base/spinlock.h"
 #include "kernel/base/string.h"
 #include "mm/account.h"
-
-/* Below this order a block and its buddy lie in one section, so that the buddy has a struct page for sure. */
-#define SECTION_ORDER (SECTION_SHIFT - PAGE_SHIFT)
-
-/* How often a reader looks again at a stack that another CPU is working on. */
-#define BUSY_RETRIES 1000u
+#include "mm/buddy_internal.h"
 
 /* How often caches are asked for one allocation. */
 #define RECLAIM_ROUNDS 4u
 
-struct node {
-	spinlock_t lock;
-	u32 filled;			/* bit o: the list of order o is not empty */
-	u32 head[ORDER_MAX + 1];
-	u64 nr[ORDER_MAX + 1];		/* blocks on the list */
-	u64 frames;
-	u64 share;			/* of each CPU's stacks: frames that one of them may hold */
-	u64 allocs;			/* blocks taken */
-	u64 frees;			/* blocks given back */
-	u64 fails;
-};
+/* Frames that a bulk allocation takes from the node at once. */
+#define BULK_STEP 256u
 
-#define NODE_INIT { .lock = SPINLOCK_INIT_CLASS(LOCK_NODE), .head = { [0 ... ORDER_MAX] = PFN_NONE } }
-
-static struct node node = NODE_INIT;
 static u64 bad_frees;
+static u32 limits_version = 1;	/* of what limits are made of */
 static struct shrinker *shrinkers;
 
-/* The first look says busy, for ever. */
-struct page_cache page_cache_none = {
-	.stack = { [0 ... ORDER_MAX] = { .top = PAGE_STACK_BUSY } },
-};
+/* No room for anything: each allocation and free goes to the node. */
+struct page_cache page_cache_none;
 static struct page_cache first_cache;
-static struct page_cache *caches[MAX_CPUS];	/* by CPU; NULL: it has none */
-static unsigned nr_caches;
+struct page_cache *page_caches[MAX_CPUS];
 struct alloc_inject alloc_inject;
 
-/* Of a frame inside a free block, and of all but the first when a block is allocated. */
-#define STATE_INSIDE page_state(PAGE_FREE, 0, 0, 0)
+/* ---- what a CPU keeps ---- */
 
-/* ---- the node's lists; its lock is held ---- */
-
-static inline void list_push(struct node *n, struct page *array, u32 pfn, unsigned order)
+static inline struct node *node_of(const struct page_cache *cache)
 {
-	u32 first = n->head[order];
-
-	assert_held(&n->lock);
-	array[pfn].next = first;
-	array[pfn].prev = PFN_NONE;
-	store_relaxed(&array[pfn].state, page_state(PAGE_FREE, order, PAGE_BUDDY, 0));
-	if (first != PFN_NONE)
-		array[first].prev = pfn;
-	n->head[order] = pfn;
-	n->filled |= 1u << order;
-	n->nr[order]++;
+	return &nodes[cache->node];
 }
 
-/* Make `next` the first of a list. */
-static inline void list_set_head(struct node *n, struct page *array, u32 next, unsigned order)
+/* What a reserve should hold: room is left for as many frees. */
+unsigned reserve_want(const struct page_reserve *r)
 {
-	assert_held(&n->lock);
-	n->head[order] = next;
-	if (next == PFN_NONE)
-		n->filled &= ~(1u << order);
-	else
-		array[next].prev = PFN_NONE;
-	n->nr[order]--;
+	return r->room / 2;
 }
 
-static inline void list_unlink(struct node *n, struct page *array, u32 pfn, unsigned order)
-{
-	u32 next = array[pfn].next, prev = array[pfn].prev;
-
-	if (prev == PFN_NONE) {
-		list_set_head(n, array, next, order);
-		return;
-	}
-	array[prev].next = next;
-	if (next != PFN_NONE)
-		array[next].prev = prev;
-	n->nr[order]--;
-}
-
-/*
- * Take up to `want` blocks of an order and write their pages to slots. They leave the lists in state
- * PAGE_CACHED. A block of a higher order is used whole where that many are wanted, else its lower half is, and
- * so on. Blocks next to each other are written highest first: a stack hands them out in ascending order.
- */
-static unsigned node_take(struct node *n, unsigned order, struct page **slots, unsigned want)
-{
-	struct page *array = page_array;
-	u64 step = 1u << order;
-	unsigned got = 0;
-
-	while (got < want && n->filled >> order) {
-		unsigned o = order + (unsigned)__builtin_ctz(n->filled >> order);
-		u32 pfn = n->head[o];
-		struct page *page;
-
-		list_set_head(n, array, array[pfn].next, o);
-		while (1u << (o - order) > want - got) {
-			o--;
-			list_push(n, array, pfn + (1u << o), o);
-		}
-		page = array + pfn + (1u << o);
-		do {
-			page -= step;
-			store_relaxed(&page->state, PAGE_STATE_CACHED(order));
-			slots[got++] = page;
-		} while (page != array + pfn);
-	}
-	return got;
-}
-
-static inline bool coalesce(struct node *n, struct page *array, u32 *pfn, unsigned order)
-{
-	u32 buddy = *pfn ^ 1u << order;
-
-	/* A block that is no free one is its owner's, who may be writing this: anything but what is looked for. */
-	if (load_relaxed(&array[buddy].state) != page_state(PAGE_FREE, order, PAGE_BUDDY, 0))
-		return false;
-	list_unlink(n, array, buddy, order);
-	store_relaxed(&array[*pfn | buddy].state, STATE_INSIDE);
-	*pfn &= buddy;
-	return true;
-}
-
-static void node_give(struct node *n, u32 pfn, unsigned order)
-{
-	struct page *array = page_array;
-
-	while (order < SECTION_ORDER && coalesce(n, array, &pfn, order))
-		order++;
-	while (order >= SECTION_ORDER && order < ORDER_MAX && pfn_valid(pfn ^ 1u << order) &&
-	       coalesce(n, array, &pfn, order))
-		order++;
-	list_push(n, array, pfn, order);
-}
-
-/*
- * Give back `count` blocks of an order. Such as lie one behind the other in slots and in memory, as they do when
- * what was allocated together is freed together, go back as the large blocks they make up.
- */
-static void node_give_all(struct node *n, unsigned order, struct page *const *slots, u64 count)
-{
-	struct page *const *end = slots + count;
-
-	while (slots < end) {
-		u32 pfn = (u32)page_to_pfn(*slots);
-		struct page *const *run = slots + 1;
-		unsigned o = order;
-
-		while (run < end && *run == run[-1] + (1u << order))
-			run++;
-		if (run - slots > 1) {
-			o += log2_floor((u64)(run - slots));
-			if (pfn)
-				o = MIN(o, (unsigned)__builtin_ctz(pfn));
-			for (u64 i = 1; i < 1u << (o - order); i++)
-				store_relaxed(&slots[i]->state, STATE_INSIDE);
-		}
-		node_give(n, pfn, o);
-		slots += 1u << (o - order);
-	}
-}
-
-/* ---- the stacks of a CPU ---- */
-
-static inline struct page_cache *this_cache(void)
-{
-	return arch_this_cpu()->pages;
-}
-
-/* From here on everybody else on this CPU stays out of a stack that was found not busy. */
-static inline void stack_enter(struct page_stack *s)
-{
-	store_relaxed(&s->top, PAGE_STACK_BUSY);
-	fence_signal();
-}
-
-static inline void stack_leave(struct page_stack *s, i64 top)
-{
-	fence_signal();
-	store_relaxed(&s->top, top);
-}
-
-/* The stack has been entered: give its oldest entries, `count` at most, to the node. Returns the new top. */
-static i64 stack_drain(struct page_cache *cache, unsigned order, i64 top, u64 count)
+/* Fill this CPU's reserve from its stack, of which `top` is the number. Returns the new one. Task context. */
+static i64 reserve_fill(struct page_cache *cache, unsigned order, i64 top)
 {
 	struct page_stack *s = &cache->stack[order];
-	struct page **slots = cache->slots + s->base;
-	u64 have = (u64)(top - s->base);
+	struct page_reserve *r;
+
+	if (order >= PAGE_RESERVE_ORDERS)
+		return top;
+	r = &cache->reserve[order];
+	if (load_relaxed(&r->nr) >= reserve_want(r) || !local_trylock(&r->lock))
+		return top;
+	while (r->nr < reserve_want(r) && top > s->base)
+		r->slots[r->nr++] = cache->slots[--top];
+	local_unlock(&r->lock);
+	return top;
+}
+
+/* Give the entries on top, `count` at most, to the node. */
+static void stack_drain(struct page_cache *cache, unsigned order, u64 count)
+{
+	struct page_stack *s = &cache->stack[order];
+	struct node *n = node_of(cache);
+	u64 have = (u64)(s->top - s->base);
 
 	count = MIN(count, have);
 	if (!count)
-		return top;
-	spin_lock(&node.lock);
-	node_give_all(&node, order, slots + have - count, count);
-	node.frees += count;
-	spin_unlock(&node.lock);
-	return top - (i64)count;
+		return;
+	node_lock(n);
+	node_give_all(n, order, cache->slots + s->base + have - count, count);
+	n->frees += count;
+	node_unlock(n);
+	store_relaxed(&s->top, s->top - (i64)count);
 }
 
-/* The stack has been entered and is empty: fill it from the node. Returns the new top. */
-static i64 stack_fill(struct page_cache *cache, unsigned order)
+/* The stack is empty: fill it from the node, and the reserve, too. */
+static void stack_fill(struct page_cache *cache, unsigned order)
 {
+	struct page *batch[PAGE_STACK0_ROOM];
 	struct page_stack *s = &cache->stack[order];
-	unsigned got;
+	struct node *n = node_of(cache);
+	unsigned want = s->batch, got;
 
-	spin_lock(&node.lock);
-	got = node_take(&node, order, cache->slots + s->base, (unsigned)s->batch);
-	node.allocs += got;
-	spin_unlock(&node.lock);
-	return s->base + got;
+	if (order < PAGE_RESERVE_ORDERS && load_relaxed(&cache->reserve[order].nr) < reserve_want(&cache->reserve[order]))
+		want += reserve_want(&cache->reserve[order]);
+	node_lock(n);
+	got = node_take(n, KIND_PLAIN, order, batch, MIN(want, s->room));
+	n->allocs += got;
+	node_unlock(n);
+	for (unsigned i = 0; i < got; i++)
+		cache->slots[s->base + i] = batch[i];
+	store_relaxed(&s->top, reserve_fill(cache, order, s->base + got));
 }
 
-/* Give all that a CPU's stacks hold to the node: on that CPU itself, or while it does not allocate. */
+/* The reserve of a CPU, to the node. */
+static void reserve_drain(struct page_cache *cache, unsigned order)
+{
+	struct page_reserve *r = &cache->reserve[order];
+	struct page *batch[PAGE_RESERVE0_ROOM];
+	struct node *n = node_of(cache);
+	unsigned nr;
+
+	if (!load_relaxed(&r->nr) || !local_trylock(&r->lock))
+		return;
+	nr = r->nr;
+	for (unsigned i = 0; i < nr; i++)
+		batch[i] = r->slots[i];
+	store_relaxed(&r->nr, 0);
+	local_unlock(&r->lock);
+	node_lock(n);
+	node_give_all(n, order, batch, nr);
+	n->frees += nr;
+	node_unlock(n);
+}
+
+/* Give all that a CPU keeps to the node: on that CPU itself, or while it does not allocate. */
 static void cache_drain(struct page_cache *cache)
 {
 	for (unsigned order = 0; order < PAGE_STACKED_ORDERS; order++) {
-		struct page_stack *s = &cache->stack[order];
-		i64 top = load_relaxed(&s->top);
-
-		if (top == PAGE_STACK_BUSY)
-			continue;
-		stack_enter(s);
-		stack_leave(s, stack_drain(cache, order, top, UINT64_MAX));
+		if (order < PAGE_RESERVE_ORDERS)
+			reserve_drain(cache, order);
+		stack_drain(cache, order, UINT64_MAX);
 	}
 }
 
@@ -256,38 +138,58 @@ static unsigned stack_room(unsigned order)
 	return order < PAGE_STACKED_ORDERS ? PAGE_STACK9_ROOM : 0;
 }
 
-/*
- * Each stack holds at most its CPU's share of 1/64 of the memory, so that on a small machine no CPU keeps from the
- * others what they need. When the share changes, each CPU sees to its own stacks, the next time that it cannot go the usual way:
- * nobody else writes them. Stacks that are in use stay as they are.
- */
-static void set_limits(struct page_cache *cache, u64 share)
+static void stack_set_limits(struct page_stack *s, unsigned order, u64 frames)
 {
-	for (unsigned order = 0; order < PAGE_STACKED_ORDERS; order++) {
-		struct page_stack *s = &cache->stack[order];
-		u64 room = MIN(stack_room(order), share >> order);
+	s->room = (u32)MIN(stack_room(order), frames >> order);
+	s->batch = MAX(s->room / (order ? 2 : 4), 1);
+	s->low = alloc_watch ? INT64_MAX : s->base;
+	s->limit = s->base + (alloc_watch ? 0 : s->room);
+}
 
-		s->batch = MAX(room / (order ? 2 : 4), 1);
-		s->limit = s->base + (i64)room;
+/*
+ * Each stack holds at most its CPU's share of 1/64 of its node's memory, and the reserve a quarter of that, so that on a small
+ * machine no CPU keeps from the others what they need. When the share changes, each CPU sees to its own stacks, the next time that it
+ * cannot go the usual way: nobody else writes them. What they hold stays.
+ */
+static void set_limits(struct page_cache *cache)
+{
+	u64 share;
+	u32 users = 0;
+
+	cache->limits = load_acquire(&limits_version);
+	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++) {
+		const struct page_cache *other = load_acquire(&page_caches[cpu]);
+
+		users += other && other->node == cache->node;
 	}
-	cache->share = share;
+	share = load_relaxed(&node_of(cache)->frames) / 64 / MAX(users, 1u);
+	for (unsigned order = 0; order < PAGE_STACKED_ORDERS; order++)
+		stack_set_limits(&cache->stack[order], order, share);
+	for (unsigned order = 0; order < PAGE_RESERVE_ORDERS; order++)
+		store_relaxed(&cache->reserve[order].room,
+			      (u32)MIN(order ? PAGE_RESERVE_ROOM : PAGE_RESERVE0_ROOM, share >> order >> 2));
+}
+
+static void limits_changed(void)
+{
+	fetch_add(&limits_version, 1);
 }
 
 /* This CPU's stacks, with their share of the memory that there is now. */
 static inline struct page_cache *this_cache_for_change(void)
 {
 	struct page_cache *cache = this_cache();
-	u64 share = load_relaxed(&node.share);
 
-	if (unlikely(cache->share != share) && cache != &page_cache_none)
-		set_limits(cache, share);
+	if (unlikely(cache->limits != load_relaxed(&limits_version)) && cache != &page_cache_none)
+		set_limits(cache);
 	return cache;
 }
 
-static void share_memory(struct node *n)
+void buddy_watch_changed(void)
 {
-	assert_held(&n->lock);
-	store_relaxed(&n->share, n->frames / 64 / MAX(nr_caches, 1));
+	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
+		if (page_caches[cpu])
+			set_limits(page_caches[cpu]);
 }
 
 static void cache_reset(struct page_cache *cache)
@@ -295,80 +197,82 @@ static void cache_reset(struct page_cache *cache)
 	i64 base = 0;
 
 	for (unsigned order = 0; order <= ORDER_MAX; order++) {
-		cache->stack[order] = (struct page_stack){ base, base, base, 0 };
+		cache->stack[order] = (struct page_stack){ .top = base, .low = base, .limit = base, .base = base };
 		base += stack_room(order);
 	}
-	cache->share = 0;
+	for (unsigned order = 0; order < PAGE_RESERVE_ORDERS; order++)
+		cache->reserve[order] = (struct page_reserve){ .nr = 0 };
+	cache->limits = 0;
+}
+
+/* The node that a CPU of node `home` gets its pages from. */
+static unsigned node_serving(unsigned home)
+{
+	if (home < nr_nodes && nodes[home].frames)
+		return home;
+	for (unsigned i = 0; i < nr_nodes; i++)
+		if (nodes[i].frames)
+			return i;
+	return 0;
+}
+
+/* The CPU keeps nothing now. */
+static void cache_set_node(struct page_cache *cache, unsigned home)
+{
+	cache->home = home;
+	cache->node = node_serving(home);
+	cache->own = PAGE_STATE_ALLOCATED(0) | (u64)cache->node << 24;
 }
 
 /* ---- allocation ---- */
-
-/* Whether this allocation is the one that is to fail. */
-static bool injected(struct alloc_site *site)
-{
-	alloc_inject.calls++;
-	site->calls++;
-	if (!alloc_inject.countdown || --alloc_inject.countdown)
-		return false;
-	alloc_inject.failed++;
-	site->failed++;
-	return true;
-}
-
-static struct page *node_alloc(unsigned order)
-{
-	struct page *page = NULL;
-
-	spin_lock(&node.lock);
-	if (node_take(&node, order, &page, 1)) {
-		store_relaxed(&page->state, PAGE_STATE_ALLOCATED(order));
-		node.allocs++;
-	}
-	spin_unlock(&node.lock);
-	return page;
-}
-
-/*
- * A free block of this order in the aligned 2 MiB around a frame; NULL: none. A frame that shows this state is on the order's list:
- * coalesce() goes by the same.
- */
-static struct page *node_find_near(pfn_t pfn, unsigned order)
-{
-	u32 wanted = page_state(PAGE_FREE, order, PAGE_BUDDY, 0);
-	struct page *page, *end;
-
-	pfn &= ~((1ull << ORDER_2M) - 1);
-	if (!pfn_valid(pfn))
-		return NULL;
-	page = pfn_to_page(pfn);
-	for (end = page + (1u << ORDER_2M); page < end; page += 1u << order)
-		if (load_relaxed(&page->state) == wanted)
-			return page;
-	return NULL;
-}
-
-/* A block of this order, preferably near a frame; the lists hold one, or a larger one. */
-static struct page *node_take_near(struct node *n, unsigned order, pfn_t near)
-{
-	struct page *page = node_find_near(near, order);
-
-	if (page)
-		list_unlink(n, page_array, (u32)page_to_pfn(page), order);
-	else
-		node_take(n, order, &page, 1);
-	store_relaxed(&page->state, PAGE_STATE_ALLOCATED(order));
-	n->allocs++;
-	return page;
-}
 
 /* The highest order, of those from least to most, of which a CPU holds a block; -1: none. */
 static int stacked_order(const struct page_cache *cache, unsigned least, unsigned most)
 {
 	int order = (int)MIN(most, PAGE_STACKED_ORDERS - 1);
 
-	while (order >= (int)least && load_relaxed(&cache->stack[order].top) <= cache->stack[order].base)
+	while (order >= (int)least && cache->stack[order].top <= cache->stack[order].base)
 		order--;
 	return order >= (int)least ? order : -1;
+}
+
+/* Take what lies on top, whatever the slow path is for. */
+static struct page *stack_pop(struct page_cache *cache, unsigned order)
+{
+	struct page_stack *s = &cache->stack[order];
+	struct page *page;
+
+	if (s->top <= s->base)
+		return NULL;
+	page = cache->slots[s->top - 1];
+	page_state_change(page);
+	store_relaxed(&s->top, s->top - 1);
+	return page;
+}
+
+/* The largest of one node. stacked: what this CPU holds, -1: nothing. */
+static struct page *node_alloc_upto(struct node *n, unsigned least, unsigned most, pfn_t near, int stacked, int *order)
+{
+	struct page *page = NULL;
+	u32 filled;
+
+	node_lock(n);
+	filled = node_filled(n);
+	*order = -1;
+	if (filled >> least)
+		*order = (int)(filled >> most ? most : log2_floor(filled));
+	if (*order >= 0 && *order >= stacked)
+		page = node_take_near(n, (unsigned)*order, near);
+	node_unlock(n);
+	return page;
+}
+
+static void finish_alloc(struct page *page, unsigned order, unsigned flags)
+{
+	if (unlikely(alloc_watch & BUDDY_POISON))
+		page_unpoison(page, order);
+	if (flags & ALLOC_ZERO)
+		page_zero(page, order);
 }
 
 struct page *alloc_pages_upto_at(unsigned least, unsigned most, pfn_t near, unsigned *order, struct alloc_site *site)
@@ -377,54 +281,67 @@ struct page *alloc_pages_upto_at(unsigned least, unsigned most, pfn_t near, unsi
 	struct page *page = NULL;
 	int stacked, listed = -1;
 
-	if (least > most || most > ORDER_MAX || (alloc_inject.armed && injected(site)))
+	if (least > most || most > ORDER_MAX || (alloc_inject.armed && alloc_injected(site, most)))
 		return NULL;
 	stacked = stacked_order(cache, least, most);
-	spin_lock(&node.lock);
-	if (node.filled >> least)
-		listed = (int)(node.filled >> most ? most : log2_floor(node.filled));
-	if (listed >= 0 && listed >= stacked)
-		page = node_take_near(&node, (unsigned)listed, near);
-	spin_unlock(&node.lock);
-	*order = (unsigned)MAX(listed, stacked);
-	if (!page && stacked >= 0)
-		page = page_stack_take(cache, &cache->stack[stacked], cache->stack[stacked].base);
+	page = node_alloc_upto(node_of(cache), least, most, near, stacked, &listed);
+	if (!page && stacked >= 0) {
+		listed = stacked;
+		page = stack_pop(cache, (unsigned)stacked);
+	}
+	for (unsigned i = 0; !page && i < nr_nodes; i++)
+		if (i != cache->node)
+			page = node_alloc_upto(&nodes[i], least, most, near, -1, &listed);
+	if (!page)
+		return NULL;
+	*order = (unsigned)listed;
+	finish_alloc(page, *order, 0);
 	return page;
 }
 
-/* Nothing found: perhaps what this CPU holds back makes a block of that order, or is it. */
-static struct page *alloc_last_resort(unsigned order)
+/* From this CPU's stack, which is filled if it is empty; from its node if there is none. */
+static struct page *alloc_own(struct page_cache *cache, unsigned order, unsigned flags)
+{
+	struct page_stack *s = &cache->stack[order];
+	struct page *page;
+
+	if (unlikely(!s->room) || (flags & ALLOC_UNMAPS && buddy_steering))
+		return node_alloc(node_of(cache), order, flags);
+	if (s->top <= s->base)
+		stack_fill(cache, order);
+	page = stack_pop(cache, order);
+	/* Nothing ordinary: perhaps what is kept for others, or what interrupts gave back meanwhile. */
+	return page ? page : node_alloc(node_of(cache), order, flags);
+}
+
+/* A node by itself: where this CPU is served, what it keeps counts, and comes back if need be. */
+static struct page *alloc_of_node(struct page_cache *cache, unsigned nid, unsigned order, unsigned flags)
 {
 	struct page *page;
 
-	cache_drain(this_cache());
-	page = node_alloc(order);
-	if (!page) {
-		spin_lock(&node.lock);
-		node.fails++;
-		spin_unlock(&node.lock);
-	}
-	return page;
+	if (nid != cache->node)
+		return node_alloc(&nodes[nid], order, flags);
+	page = alloc_own(cache, order, flags);
+	if (likely(page) || flags & ALLOC_LIGHT)
+		return page;
+	cache_drain(cache);
+	return node_alloc(node_of(cache), order, flags);
 }
 
-/* From this CPU's stack, which is filled if it is empty; from the node if there is none, or it is busy. */
-static struct page *alloc_any(unsigned order)
+static struct page *alloc_of_any(int nid, unsigned order, unsigned flags)
 {
 	struct page_cache *cache = this_cache_for_change();
-	struct page_stack *s = &cache->stack[order];
-	i64 top = load_relaxed(&s->top);
-	struct page *page = NULL;
+	unsigned first = nid == NODE_ANY ? cache->node : (unsigned)nid;
+	struct page *page = alloc_of_node(cache, first, order, flags);
 
-	if (unlikely(top == PAGE_STACK_BUSY) || unlikely(s->base == s->limit))
-		return node_alloc(order);
-	stack_enter(s);
-	if (top == s->base)
-		top = stack_fill(cache, order);
-	if (top > s->base) {
-		page = cache->slots[--top];
-		page_state_change(page);
+	for (unsigned i = 0; !page && i < nr_nodes && !(flags & ALLOC_THIS_NODE); i++)
+		if (i != first)
+			page = alloc_of_node(cache, i, order, flags);
+	if (unlikely(!page) && !(flags & ALLOC_LIGHT)) {
+		node_lock(&nodes[first]);
+		nodes[first].fails++;
+		node_unlock(&nodes[first]);
 	}
-	stack_leave(s, top);
 	return page;
 }
 
@@ -432,7 +349,7 @@ static struct page *alloc_any(unsigned order)
  * Nothing found, and the caller holds nothing that a cache could wait for: ask the caches for what is missing. What
  * comes back need not make up a block of the order, so a few rounds are worth it; each is bounded by what was asked.
  */
-static __noinline struct page *alloc_by_reclaim(unsigned order)
+static __noinline struct page *alloc_by_reclaim(int nid, unsigned order, unsigned flags)
 {
 	assert(arch_this_cpu()->locks_held == 0 && arch_irqs_enabled());
 	for (unsigned round = 0; round < RECLAIM_ROUNDS; round++) {
@@ -443,7 +360,7 @@ static __noinline struct page *alloc_by_reclaim(unsigned order)
 			got += s->shrink(1ull << order);
 		if (!got)
 			break;
-		page = alloc_last_resort(order);
+		page = alloc_of_any(nid, order, flags);
 		if (page)
 			return page;
 	}
@@ -451,27 +368,69 @@ static __noinline struct page *alloc_by_reclaim(unsigned order)
 }
 
 /* All that page_stack_take() could not do. */
-struct page *alloc_slow(unsigned order, unsigned flags, struct alloc_site *site)
+struct page *alloc_slow(int nid, unsigned order, unsigned flags, struct alloc_site *site)
 {
 	struct page *page;
 
-	if (alloc_inject.armed && injected(site))
+	if (alloc_inject.armed && alloc_injected(site, order))
 		return NULL;
-	if (order > ORDER_MAX)
+	if (order > ORDER_MAX || (nid != NODE_ANY && (unsigned)nid >= nr_nodes))
 		return NULL;
-	page = alloc_any(order);
-	if (unlikely(!page) && !(flags & ALLOC_LIGHT))
-		page = alloc_last_resort(order);
+	page = alloc_of_any(nid, order, flags);
 	if (!page && flags & ALLOC_MAY_RECLAIM)
-		page = alloc_by_reclaim(order);
-	if (page && flags & ALLOC_ZERO)
-		page_zero(page, order);
+		page = alloc_by_reclaim(nid, order, flags);
+	if (page)
+		finish_alloc(page, order, flags);
 	return page;
+}
+
+struct page *alloc_pages_node_at(int nid, unsigned order, unsigned flags, struct alloc_site *site)
+{
+	if (nid == NODE_ANY || (nid == (int)this_cache()->node && !(flags & ALLOC_THIS_NODE)))
+		return alloc_pages_at(order, flags, site);
+	return alloc_slow(nid, order, flags, site);
 }
 
 void page_zero(struct page *page, unsigned order)
 {
 	memset(page_to_virt(page), 0, PAGE_SIZE << order);
+}
+
+/* Frames of the node's ordinary lists, a step under one hold of the lock. */
+static u64 bulk_from_node(struct node *n, u64 nr, struct page **pages)
+{
+	u64 done = 0, got;
+
+	do {
+		node_lock(n);
+		got = node_take(n, KIND_PLAIN, 0, pages + done, (unsigned)MIN(nr - done, BULK_STEP));
+		n->allocs += got;
+		node_unlock(n);
+		for (u64 i = 0; i < got; i++)
+			page_state_change(pages[done + i]);
+		done += got;
+	} while (got && done < nr);
+	return done;
+}
+
+u64 alloc_pages_bulk_at(int nid, u64 nr, struct page **pages, struct alloc_site *site)
+{
+	struct page_cache *cache = this_cache();
+	unsigned first = nid == NODE_ANY ? cache->node : (unsigned)nid;
+	u64 done = 0;
+
+	if (first >= nr_nodes)
+		return 0;
+	if (!load_relaxed(&alloc_inject.armed) && !alloc_watch) {
+		while (first == cache->node && done < nr && (pages[done] = stack_pop(cache, 0)))
+			done++;
+		if (done < nr)
+			done += bulk_from_node(&nodes[first], nr - done, pages + done);
+	}
+	/* What is kept back, and other nodes. */
+	while (done < nr && (pages[done] = alloc_slow(nid, 0, 0, site)))
+		done++;
+	return done;
 }
 
 /* ---- free ---- */
@@ -509,7 +468,7 @@ static const char *free_fault(const struct page *page, u64 pfn, unsigned order)
 	return NULL;
 }
 
-static __noinline void bad_free(u64 pfn, unsigned order, const char *why)
+void bad_free(u64 pfn, unsigned order, const char *why)
 {
 	fetch_add(&bad_frees, 1);
 	log_warn("free_pages: frame %#llx, order %u: %s", (unsigned long long)pfn, order, why);
@@ -536,16 +495,23 @@ static bool completes_2m(const struct page *page)
 {
 	const struct page *buddy = pfn_to_page(page_to_pfn(page) ^ 1u << (BLOCK_ORDER - 1));
 
-	return load_relaxed(&buddy->state) == page_state(PAGE_FREE, BLOCK_ORDER - 1, PAGE_BUDDY, 0);
+	return load_relaxed(&buddy->state) == page_state(PAGE_FREE, BLOCK_ORDER - 1, PAGE_BUDDY, page->node);
 }
 
-static void give_to_node(struct page *page, unsigned order)
+const char *free_prepare(struct page *page, u64 pfn, unsigned order)
 {
-	store_relaxed(&page->state, PAGE_STATE_CACHED(order));
-	spin_lock(&node.lock);
-	node_give(&node, (u32)page_to_pfn(page), order);
-	node.frees++;
-	spin_unlock(&node.lock);
+	const char *why = free_fault(page, pfn, order);
+
+	if (!why && page->flags & PAGE_CLASSED && !reset_classes(page, order))
+		why = "part of it is still mapped";
+	if (!why && page->flags & PAGE_CHARGED)
+		account_uncharge_page(page, order);
+	return why;
+}
+
+u64 page_index_of(const struct page *page)
+{
+	return page_index(page);
 }
 
 /* Put what has been found fit to be freed on this CPU's stack, or on the node's lists. */
@@ -553,37 +519,32 @@ static __noinline void give(struct page *page, unsigned order)
 {
 	struct page_cache *cache = this_cache_for_change();
 	struct page_stack *s = &cache->stack[order];
-	i64 top = load_relaxed(&s->top);
 
+	if (unlikely(alloc_watch & BUDDY_POISON))
+		page_poison(page, order);
 	/* A whole block of 2 MiB is worth more than the way to the node costs. */
-	if (unlikely(top == PAGE_STACK_BUSY) || unlikely(s->base == s->limit) ||
+	if (unlikely(!s->room) || page->node != cache->node || page->flags & PAGE_STEERED ||
 	    (order == BLOCK_ORDER - 1 && completes_2m(page))) {
-		give_to_node(page, order);
+		node_free(&nodes[page->node], page, order);
 		return;
 	}
-	stack_enter(s);
-	if (top >= s->limit)
-		top = stack_drain(cache, order, top, s->batch);
-	store_relaxed(&page->state, PAGE_STATE_CACHED(order));
-	cache->slots[top] = page;
-	stack_leave(s, top + 1);
+	if (s->top >= s->base + s->room)
+		stack_drain(cache, order, s->batch);
+	store_relaxed(&page->state, state_cached(page, order));
+	cache->slots[s->top] = page;
+	store_relaxed(&s->top, reserve_fill(cache, order, s->top + 1));
 }
 
-/* All that is not the usual case: halves of 2 MiB, classes to be reset, charges to be taken back, nonsense. */
+/* All that is not the usual case: halves of 2 MiB, classes to be reset, charges to be taken back, other nodes, nonsense. */
 static __noinline void free_general(struct page *page, unsigned order)
 {
 	u64 pfn = page_index(page);
-	const char *why = free_fault(page, pfn, order);
+	const char *why = free_prepare(page, pfn, order);
 
-	if (!why && page->flags & PAGE_CLASSED && !reset_classes(page, order))
-		why = "part of it is still mapped";
-	if (why) {
+	if (why)
 		bad_free(pfn, order, why);
-		return;
-	}
-	if (page->flags & PAGE_CHARGED)
-		account_uncharge_page(page, order);
-	give(page, order);
+	else
+		give(page, order);
 }
 
 void free_block(struct page *page, unsigned order)
@@ -592,22 +553,24 @@ void free_block(struct page *page, unsigned order)
 	struct page_stack *s;
 	i64 top;
 
-	if (order == BLOCK_ORDER - 1 || unlikely(page_index(page) >= page_max_pfn) ||
-	    unlikely(page->word != PAGE_STATE_ALLOCATED(order))) {
+	if (order == BLOCK_ORDER - 1 || unlikely(page_index(page) >= page_max_pfn)) {
 		free_general(page, order);
 		return;
 	}
 	cache = this_cache();
-	s = &cache->stack[page->order];		/* one word less to keep over the call */
-	top = load_relaxed(&s->top);
-	if (unlikely((u64)top >= (u64)s->limit)) {	/* PAGE_STACK_BUSY too */
-		give(page, page->order);
+	if (unlikely(page->word != cache->own + (order << 8))) {
+		free_general(page, order);
 		return;
 	}
-	stack_enter(s);
+	s = &cache->stack[order];
+	top = s->top;
+	if (unlikely(top >= s->limit)) {
+		give(page, order);
+		return;
+	}
 	page_state_change(page);
 	cache->slots[top] = page;
-	stack_leave(s, top + 1);
+	store_relaxed(&s->top, top + 1);
 }
 
 void free_page(struct page *page)
@@ -615,20 +578,23 @@ void free_page(struct page *page)
 	struct page_cache *cache;
 	i64 top;
 
-	if (unlikely(page_index(page) >= page_max_pfn) || unlikely(page->word != PAGE_STATE_ALLOCATED(0))) {
+	if (unlikely(page_index(page) >= page_max_pfn)) {
 		free_general(page, 0);
 		return;
 	}
 	cache = this_cache();
-	top = load_relaxed(&cache->stack[0].top);
-	if (unlikely((u64)top >= (u64)cache->stack[0].limit)) {	/* PAGE_STACK_BUSY too */
+	if (unlikely(page->word != cache->own)) {
+		free_general(page, 0);
+		return;
+	}
+	top = cache->stack[0].top;
+	if (unlikely(top >= cache->stack[0].limit)) {
 		give(page, 0);
 		return;
 	}
-	stack_enter(&cache->stack[0]);
-	store_relaxed(&page->state, PAGE_STATE_CACHED(0));
+	store_relaxed(&page->state, (u32)cache->own ^ PAGE_STATE_CHANGE);
 	cache->slots[top] = page;
-	stack_leave(&cache->stack[0], top + 1);
+	store_relaxed(&cache->stack[0].top, top + 1);
 }
 
 /* ---- boot ---- */
@@ -640,24 +606,26 @@ static bool addable(pfn_t pfn)
 	       !(pfn_to_page(pfn)->flags & (PAGE_BUDDY | PAGE_CACHED | PAGE_HEAD | PAGE_QUARANTINE));
 }
 
-/* A run of frames that are all addable: as few blocks as there can be. */
+/* A run of frames of one node that are all addable: as few blocks as there can be. */
 static void add_run(pfn_t pfn, u64 nr)
 {
+	struct node *n = &nodes[pfn_to_page(pfn)->node];
+
 	for (u64 i = 0; i < nr; i++)
-		pfn_to_page(pfn + i)->word = STATE_INSIDE;
-	spin_lock(&node.lock);
-	node.frames += nr;
+		pfn_to_page(pfn + i)->word = state_inside(n);
+	node_lock(n);
+	store_relaxed(&n->frames, n->frames + nr);
 	while (nr) {
 		unsigned order = MIN(log2_floor(nr), ORDER_MAX);
 
 		if (pfn)
 			order = MIN(order, (unsigned)__builtin_ctzll(pfn));
-		node_give(&node, (u32)pfn, order);
+		node_give(n, (u32)pfn, order, KIND_PLAIN);
 		pfn += 1ull << order;
 		nr -= 1ull << order;
 	}
-	share_memory(&node);
-	spin_unlock(&node.lock);
+	limits_changed();
+	node_unlock(n);
 }
 
 void buddy_add(pfn_t pfn, u64 nr)
@@ -665,12 +633,14 @@ void buddy_add(pfn_t pfn, u64 nr)
 	pfn_t end = pfn + nr;
 	u64 refused = 0;
 
-	if (!nr_caches)
-		buddy_add_cpu(&first_cache);
+	if (!nodes[0].lists[KIND_PLAIN].state)
+		nodes_reset();
+	if (!arch_this_cpu()->id && arch_this_cpu()->pages == &page_cache_none)
+		buddy_add_cpu(&first_cache, 0);
 	while (pfn < end) {
 		pfn_t run = pfn;
 
-		while (run < end && addable(run))
+		while (run < end && addable(run) && pfn_to_page(run)->node == pfn_to_page(pfn)->node)
 			run++;
 		if (run > pfn)
 			add_run(pfn, run - pfn);
@@ -682,16 +652,14 @@ void buddy_add(pfn_t pfn, u64 nr)
 			 (unsigned long long)refused, (unsigned long long)end);
 }
 
-void buddy_add_cpu(struct page_cache *cache)
+void buddy_add_cpu(struct page_cache *cache, unsigned node)
 {
 	struct cpu_state *cpu = arch_this_cpu();
 
 	cache_reset(cache);
-	spin_lock(&node.lock);
-	nr_caches += !caches[cpu->id];
-	store_release(&caches[cpu->id], cache);
-	share_memory(&node);
-	spin_unlock(&node.lock);
+	cache_set_node(cache, node);
+	store_release(&page_caches[cpu->id], cache);
+	limits_changed();
 	cpu->pages = cache;
 }
 
@@ -704,53 +672,165 @@ void buddy_add_shrinker(struct shrinker *shrinker)
 	store_release(&shrinkers, shrinker);
 }
 
+/* Number the frames, and count for each node what the allocator has of it. */
+static void number_frames(pfn_t pfn, pfn_t end, u32 node)
+{
+	for (; pfn < end && pfn < page_max_pfn; pfn++)
+		if (pfn_valid(pfn))
+			pfn_to_page(pfn)->node = (u8)node;
+		else
+			pfn |= SECTION_FRAMES - 1;
+}
+
+/* Count what is allocated, by the first frame's node. */
+static void count_allocated(void)
+{
+	for (pfn_t pfn = 0; pfn < page_max_pfn; pfn++)
+		if (!pfn_valid(pfn))
+			pfn |= SECTION_FRAMES - 1;
+		else if (pfn_to_page(pfn)->flags & PAGE_HEAD)
+			nodes[pfn_to_page(pfn)->node].frames += 1ull << pfn_to_page(pfn)->order;
+}
+
+/* The first frame of [pfn, end) that is of another node than the first. */
+static pfn_t same_node_until(pfn_t pfn, pfn_t end)
+{
+	u8 node = pfn_to_page(pfn)->node;
+
+	while (pfn < end && pfn_to_page(pfn)->node == node)
+		pfn++;
+	return pfn;
+}
+
+/* Empty the lists of node 0, of which all was until now, and add each block where it belongs. */
+static void distribute_free(void)
+{
+	struct node *old = &nodes[0];
+	u32 first[ORDER_MAX + 1];
+
+	for (unsigned order = 0; order <= ORDER_MAX; order++)
+		first[order] = old->lists[KIND_PLAIN].head[order];
+	nodes_reset();
+	count_allocated();
+	for (unsigned order = 0; order <= ORDER_MAX; order++)
+		for (u32 pfn = first[order], next; pfn != PFN_NONE; pfn = next) {
+			pfn_t end = pfn + (1ull << order);
+
+			next = pfn_to_page(pfn)->next;
+			for (pfn_t at = pfn, to; at < end; at = to) {
+				to = same_node_until(at, end);
+				add_run(at, to - at);
+			}
+		}
+}
+
+void buddy_set_nodes(unsigned count, const struct node_range *ranges, unsigned nr_ranges, unsigned node)
+{
+	struct node before;
+
+	assert(count && count <= NODES_MAX && nr_nodes == 1);
+	buddy_drain();
+	before = nodes[0];
+	number_frames(0, page_max_pfn, 0);
+	for (unsigned i = 0; i < nr_ranges; i++)
+		if (ranges[i].node < count)
+			number_frames(ranges[i].pa.start >> PAGE_SHIFT, ranges[i].pa.end >> PAGE_SHIFT, ranges[i].node);
+	distribute_free();
+	nr_nodes = count;
+	nodes[0].allocs += before.allocs;
+	nodes[0].frees += before.frees;
+	nodes[0].fails += before.fails;
+	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
+		if (page_caches[cpu])
+			cache_set_node(page_caches[cpu], cpu == arch_this_cpu()->id ? node : page_caches[cpu]->home);
+	limits_changed();
+}
+
+unsigned buddy_nodes(void)
+{
+	return nr_nodes;
+}
+
+unsigned buddy_this_node(void)
+{
+	return this_cache()->node;
+}
+
 void buddy_reset(void)
 {
-	node = (struct node)NODE_INIT;
+	nodes_reset();
 	bad_frees = 0;
 	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
-		if (caches[cpu])
-			cache_reset(caches[cpu]);
+		if (page_caches[cpu]) {
+			cache_reset(page_caches[cpu]);
+			cache_set_node(page_caches[cpu], 0);
+		}
 }
 
 void buddy_drain(void)
 {
 	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
-		if (caches[cpu])
-			cache_drain(caches[cpu]);
+		if (page_caches[cpu])
+			cache_drain(page_caches[cpu]);
 }
 
 /* ---- figures ---- */
 
-/* Entries of a stack. Its CPU may be at work on it: then look again, but not for ever. */
-static u64 stack_entries(const struct page_stack *s)
+/* Frames that CPUs keep of a node. Their owners may be at work: what is read of each is what it was or will be. */
+static u64 cached_frames(unsigned nid)
 {
-	i64 top = load_relaxed(&s->top);
+	u64 sum = 0;
 
-	for (unsigned i = 0; top == PAGE_STACK_BUSY && i < BUSY_RETRIES; i++) {
-		arch_relax();
-		top = load_relaxed(&s->top);
+	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++) {
+		const struct page_cache *cache = page_caches[cpu];
+
+		if (!cache || cache->node != nid)
+			continue;
+		for (unsigned order = 0; order < PAGE_STACKED_ORDERS; order++)
+			sum += (u64)(load_relaxed(&cache->stack[order].top) - cache->stack[order].base) << order;
+		for (unsigned order = 0; order < PAGE_RESERVE_ORDERS; order++)
+			sum += (u64)load_relaxed(&cache->reserve[order].nr) << order;
 	}
-	return top > s->base ? (u64)(top - s->base) : 0;
+	return sum;
+}
+
+static void add_node_stats(struct buddy_stats *out, unsigned nid)
+{
+	struct node *n = &nodes[nid];
+	u64 cached = cached_frames(nid);
+
+	node_lock(n);
+	if (load_relaxed(&n->deferred) != PFN_NONE)
+		node_undefer(n);
+	out->frames += n->frames;
+	out->allocs += n->allocs;
+	out->frees += n->frees;
+	out->fails += n->fails;
+	out->deferred += load_relaxed(&n->deferrals);
+	out->deferred_now += load_relaxed(&n->deferrals) - n->undeferred;
+	out->deferred_most = MAX(out->deferred_most, n->deferred_most);
+	for (unsigned order = 0; order <= ORDER_MAX; order++) {
+		out->blocks[order] += n->lists[KIND_PLAIN].nr[order] + n->lists[KIND_STEERED].nr[order];
+		out->free += (n->lists[KIND_PLAIN].nr[order] + n->lists[KIND_STEERED].nr[order]) << order;
+		out->steered += n->lists[KIND_STEERED].nr[order] << order;
+	}
+	node_unlock(n);
+	out->cached += cached;
+	out->free += cached;
+}
+
+void buddy_read_node_stats(unsigned nid, struct buddy_stats *out)
+{
+	*out = (struct buddy_stats){ .frames = 0 };
+	if (nid < nr_nodes)
+		add_node_stats(out, nid);
 }
 
 void buddy_read_stats(struct buddy_stats *out)
 {
 	*out = (struct buddy_stats){ .bad_frees = load_relaxed(&bad_frees) };
-	spin_lock(&node.lock);
-	out->frames = node.frames;
-	out->allocs = node.allocs;
-	out->frees = node.frees;
-	out->fails = node.fails;
-	for (unsigned order = 0; order <= ORDER_MAX; order++) {
-		out->blocks[order] = node.nr[order];
-		out->free += node.nr[order] << order;
-	}
-	spin_unlock(&node.lock);
-	for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
-		for (unsigned order = 0; order < PAGE_STACKED_ORDERS && caches[cpu]; order++)
-			out->cached += stack_entries(&caches[cpu]->stack[order]) << order;
-	out->free += out->cached;
+	for (unsigned i = 0; i < nr_nodes; i++)
+		add_node_stats(out, i);
 }
 
 u64 buddy_free_frames(void)

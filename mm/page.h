@@ -55,6 +55,7 @@ const char *page_class_name(enum page_class class);
 #define PAGE_QUARANTINE 0x10	/* flags: a CPU that may still translate to it is dead; never used again */
 #define PAGE_HEAD 0x20		/* flags: first frame of an allocation; `order` says how long it is */
 #define PAGE_CLASSED 0x40	/* flags, with PAGE_HEAD: page_set_class() was used on other frames of it */
+#define PAGE_STEERED 0x80	/* flags: in 2 MiB that are kept for frames without a direct mapping (ALLOC_UNMAPS) */
 
 #define PFN_NONE UINT32_MAX	/* end of a list by frame number */
 
@@ -106,7 +107,7 @@ struct block {
 	u32 plan_2m;		/* scratch of a plan: number of the plan that splits this block's direct-map leaf */
 	u32 plan_1g;		/* the same for the gigabyte that this block is the first of */
 	u16 unmapped;		/* frames that the unmapped cache has, in use or not */
-	u16 reserved;
+	u16 unmaps;		/* of a gigabyte's first block: some of its blocks were kept for ALLOC_UNMAPS; a hint */
 };
 
 /* Class, order, flags and node as the word struct page has them in. */

@@ -30,6 +30,8 @@ enum mm_plant {
 	PLANT_EXECMEM_MAP_UNFILLED,	/* text is mapped executable with what its frames held before */
 	PLANT_EXECMEM_BOUNDS,		/* execmem_fill() lets one byte too many through */
 	PLANT_EXECMEM_ONE_RETURN,	/* of the blocks that a free empties only one goes back */
+	PLANT_DEFERRED_LOST,		/* who lets the lock of a node go forgets what was deferred meanwhile */
+	PLANT_NMI_IN_RESERVE,		/* an interrupter takes from a reserve that is being worked on */
 	PLANT_ACPI_CHECKSUM,		/* a table counts whatever its checksum */
 	PLANT_ACPI_SHAPE,		/* a table is read up to the entry that does not fit */
 	PLANT_ACCOUNT_LEAKS,		/* an allocation that fails keeps its charge */

@@ -544,41 +544,7 @@ TEST(buddy, class_names_differ)
 	CHECK(!strcmp(page_class_name(PAGE_CLASSES), "?"));
 }
 
-/* ---- An interrupter: the stack is in use ---- */
-
-TEST_ID(buddy, busy_stack_sends_to_the_node, "PA1")
-{
-	struct page_cache *cache = arch_this_cpu()->pages;
-	struct buddy_stats before, now;
-
-	for (unsigned order = 0; order < PAGE_STACKED_ORDERS; order++) {
-		struct page *first, *page;
-		i64 top;
-
-		if (order == ORDER_2M - 1)	/* may go to the node anyway */
-			continue;
-		first = alloc_pages(order, 0);
-		REQUIRE(first);
-		free_pages(first, order);	/* there is something on it now */
-		top = cache->stack[order].top;
-		CHECK(top > cache->stack[order].base);
-		buddy_read_stats(&before);
-		cache->stack[order].top = PAGE_STACK_BUSY;
-		page = alloc_pages(order, 0);
-		REQUIRE(page);
-		CHECK(page != first);
-		CHECK_EQ(page->flags, PAGE_HEAD);
-		CHECK_EQ(cache->stack[order].top, PAGE_STACK_BUSY);
-		free_pages(page, order);
-		CHECK_EQ(cache->stack[order].top, PAGE_STACK_BUSY);
-		cache->stack[order].top = top;
-		buddy_read_stats(&now);
-		CHECK_EQ(now.allocs, before.allocs + 1);
-		CHECK_EQ(now.frees, before.frees + 1);
-		CHECK_EQ(now.cached, before.cached);
-		CHECK_EQ(now.free, before.free);
-	}
-}
+/* ---- Stacks ---- */
 
 TEST_ID(buddy, stacks_save_the_lock, "PA1")
 {

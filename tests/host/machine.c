@@ -164,7 +164,7 @@ static void start_cpus(const struct machine *m)
 
 		host_cpu_set(cpu);
 		if (cpu)
-			buddy_add_cpu(&caches[cpu]);
+			buddy_add_cpu(&caches[cpu], 0);
 		flags = arch_irq_save();
 		tlb_space_enter(&kernel_space);
 		arch_switch_root(kernel_space.root);

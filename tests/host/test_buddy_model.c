@@ -47,7 +47,7 @@ static void do_alloc(struct model *m, unsigned slot, unsigned order, bool fails)
 		return;
 	m->wrong += fails;
 	m->wrong += !is_aligned(page_to_pfn(page), 1ull << order);
-	m->wrong += page->word != PAGE_STATE_ALLOCATED(order);
+	m->wrong += page->word != (PAGE_STATE_ALLOCATED(order) | (u64)page->node << 24);
 	set_owner(m, slot, slot + 1);
 }
 

@@ -15,6 +15,7 @@
 #include "mm/account.h"
 #include "mm/directmap.h"
 #include "mm/buddy.h"
+#include "mm/buddy_internal.h"
 #include "mm/execmem.h"
 #include "mm/pt_audit.h"
 #include "mm/temp_map.h"
@@ -39,6 +40,7 @@ enum finder {
 	BY_WINDOW,	/* the audit finds a window at rest */
 	BY_ACPI,	/* a damaged table is not skipped */
 	BY_SUMS,	/* accounts do not add up */
+	BY_BUDDY,	/* what an interrupter leaves of the page allocator */
 	FINDERS,
 };
 
@@ -64,6 +66,8 @@ static const struct plant {
 	{ PLANT_EXECMEM_MAP_UNFILLED, "text_mapped_before_int3", BY_EXECMEM, 0 },
 	{ PLANT_EXECMEM_BOUNDS, "fill_bound_off_by_one", BY_BOUNDS, 0 },
 	{ PLANT_EXECMEM_ONE_RETURN, "one_block_of_several_returned", BY_EXECMEM, 0 },
+	{ PLANT_DEFERRED_LOST, "deferred_frees_forgotten", BY_BUDDY, 0 },
+	{ PLANT_NMI_IN_RESERVE, "reserve_taken_from_twice", BY_BUDDY, 0 },
 	{ PLANT_ACPI_CHECKSUM, "acpi_checksum_not_looked_at", BY_ACPI, 0 },
 	{ PLANT_ACPI_SHAPE, "acpi_table_read_half", BY_ACPI, 0 },
 	{ PLANT_ACCOUNT_LEAKS, "failed_allocation_stays_charged", BY_SUMS, 0 },
@@ -281,6 +285,26 @@ static void charge_in_vain(void)
 	account_drain();
 }
 
+/* An interrupter frees while the lock of the node is held, and allocates while the reserve is being worked on. */
+static void interrupt_allocator(void)
+{
+	struct page *page = alloc_page(0), *first = alloc_pages(9, 0), *other;
+	struct page_reserve *r = arch_this_cpu()->pages->reserve;
+	u32 had = r->nr;
+
+	found->wrong += !page || !first || !local_trylock(&r->lock);
+	other = alloc_pages_nolock(NODE_ANY, 0);
+	found->found[BY_BUDDY] += r->nr != had;
+	local_unlock(&r->lock);
+	if (other)
+		free_page(other);
+	node_lock(&nodes[0]);
+	free_pages_nolock(first, 9);
+	node_unlock(&nodes[0]);
+	found->found[BY_BUDDY] += buddy_deferred_now();
+	free_page(page);
+}
+
 static void workload(void)
 {
 	read_acpi();
@@ -303,6 +327,7 @@ static void workload(void)
 	/* Not on page tables with a planted bug: it would end by an assertion, and that proves nothing. */
 	if (PLANTED(PLANT_NONE) || mm_plant >= PLANT_TEMP_LEFT_MAPPED)
 		use_execmem();
+	interrupt_allocator();
 }
 
 /* The same workload with one bug planted, in a process that takes it to its grave. */
@@ -357,13 +382,14 @@ TEST_ROWS(plant, is_caught, "PT3 PT4 TL1 TL5 BT4", 0, count_plants, name_plant)
 		static const char *const finders[] = {
 			[BY_FAULT] = "simulation", [BY_CHECK] = "check", [BY_RESULT] = "result",
 			[BY_EXECMEM] = "execmem_check", [BY_BOUNDS] = "bounds", [BY_WINDOW] = "audit",
-			[BY_ACPI] = "acpi_read", [BY_SUMS] = "sums",
+			[BY_ACPI] = "acpi_read", [BY_SUMS] = "sums", [BY_BUDDY] = "buddy",
 		};
 		const u64 by_finder[FINDERS] = {
 			[BY_FAULT] = found->faults[p->kind], [BY_CHECK] = found->check, [BY_RESULT] = found->wrong,
 			[BY_EXECMEM] = found->found[BY_EXECMEM], [BY_BOUNDS] = found->found[BY_BOUNDS],
 			[BY_WINDOW] = found->found[BY_WINDOW], [BY_ACPI] = found->found[BY_ACPI],
 			[BY_SUMS] = found->found[BY_SUMS],
+			[BY_BUDDY] = found->found[BY_BUDDY],
 		};
 		u64 n = by_finder[p->finder];
 

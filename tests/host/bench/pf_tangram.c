@@ -39,7 +39,7 @@ void pf_init(uint64_t frames, unsigned cores)
 	arch_bench_memory(frames, 0);
 	for (unsigned cpu = 1; cpu < cores; cpu++) {
 		arch_bench_use_cpu(cpu);
-		buddy_add_cpu(&caches[cpu]);
+		buddy_add_cpu(&caches[cpu], 0);
 	}
 	arch_bench_use_cpu(0);
 	buddy_add(0, frames);

@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A node of the page allocator: free blocks by order, on doubly linked lists through struct page, the last freed first, under the
+ * node's lock. A block and its buddy are never both on the lists: they are one block of the next order.
+ *
+ * The state of a free block's first frame says its order, its node and its kind, in one word. Blocks coalesce only if that word
+ * is the same, so blocks of two nodes never do. All parts of 2 MiB are of one kind: that of the frames that were given
+ * out of it (PAGE_STEERED in their flags), until it is free as a whole.
+ *
+ * The node's lock is the innermost of all (DESIGN: Contexts and locks).
+ */
+#include "mm/buddy.h"
+
+#include "kernel/base/bits.h"
+#include "mm/buddy_internal.h"
+#include "mm/plant.h"
+
+/* Blocks of 2 MiB in a gigabyte, in frames. */
+#define GIGABYTE_FRAMES (1ull << ORDER_1G)
+#define BLOCK_FRAMES (1ull << BLOCK_ORDER)
+
+/* Nothing is there, and nothing is deferred, until nodes_reset(). */
+struct node nodes[NODES_MAX] = { [0 ... NODES_MAX - 1] = { .lock = SPINLOCK_INIT_CLASS(LOCK_NODE), .deferred = PFN_NONE } };
+unsigned nr_nodes = 1;
+bool buddy_steering = true;
+
+void nodes_reset(void)
+{
+	for (u32 id = 0; id < NODES_MAX; id++) {
+		struct node *n = &nodes[id];
+
+		*n = (struct node){ .lock = SPINLOCK_INIT_CLASS(LOCK_NODE), .id = id, .claimed = PFN_NONE, .deferred = PFN_NONE };
+		for (unsigned kind = 0; kind < KINDS; kind++) {
+			struct page_lists *l = &n->lists[kind];
+
+			l->state = page_state(PAGE_FREE, 0, PAGE_BUDDY | (kind == KIND_STEERED ? PAGE_STEERED : 0), id);
+			for (unsigned order = 0; order <= ORDER_MAX; order++)
+				l->head[order] = PFN_NONE;
+		}
+	}
+	nr_nodes = 1;
+}
+
+/* ---- lists ---- */
+
+static inline void list_push(struct page_lists *l, struct page *array, u32 pfn, unsigned order)
+{
+	u32 first = l->head[order];
+
+	array[pfn].next = first;
+	array[pfn].prev = PFN_NONE;
+	store_relaxed(&array[pfn].state, l->state + (order << 8));
+	if (first != PFN_NONE)
+		array[first].prev = pfn;
+	l->head[order] = pfn;
+	l->filled |= 1u << order;
+	l->nr[order]++;
+}
+
+/* Make `next` the first of a list. */
+static inline void list_set_head(struct page_lists *l, struct page *array, u32 next, unsigned order)
+{
+	l->head[order] = next;
+	if (next == PFN_NONE)
+		l->filled &= ~(1u << order);
+	else
+		array[next].prev = PFN_NONE;
+	l->nr[order]--;
+}
+
+static inline void list_unlink(struct page_lists *l, struct page *array, u32 pfn, unsigned order)
+{
+	u32 next = array[pfn].next, prev = array[pfn].prev;
+
+	if (prev == PFN_NONE) {
+		list_set_head(l, array, next, order);
+		return;
+	}
+	array[prev].next = next;
+	if (next != PFN_NONE)
+		array[next].prev = prev;
+	l->nr[order]--;
+}
+
+/*
+ * They leave the lists in state PAGE_CACHED. A block of a higher order is used whole where that many are wanted, else its lower
+ * half is, and so on. Blocks next to each other are written highest first: a stack hands them out in ascending order.
+ */
+unsigned node_take(struct node *n, enum page_kind kind, unsigned order, struct page **slots, unsigned want)
+{
+	struct page_lists *l = &n->lists[kind];
+	struct page *array = page_array;
+	u32 cached = (l->state ^ (PAGE_BUDDY ^ PAGE_CACHED) << 16) + (order << 8);
+	u64 step = 1u << order;
+	unsigned got = 0;
+
+	assert_held(&n->lock);
+	while (got < want && l->filled >> order) {
+		unsigned o = order + (unsigned)__builtin_ctz(l->filled >> order);
+		u32 pfn = l->head[o];
+		struct page *page;
+
+		list_set_head(l, array, array[pfn].next, o);
+		while (1u << (o - order) > want - got) {
+			o--;
+			list_push(l, array, pfn + (1u << o), o);
+		}
+		page = array + pfn + (1u << o);
+		do {
+			page -= step;
+			store_relaxed(&page->state, cached);
+			slots[got++] = page;
+		} while (page != array + pfn);
+	}
+	return got;
+}
+
+static inline bool coalesce(struct page_lists *l, struct page *array, u32 *pfn, unsigned order, u32 inside)
+{
+	u32 buddy = *pfn ^ 1u << order;
+
+	/* A block that is no free one is its owner's, who may be writing this: anything but what is looked for. */
+	if (load_relaxed(&array[buddy].state) != l->state + (order << 8))
+		return false;
+	list_unlink(l, array, buddy, order);
+	store_relaxed(&array[*pfn | buddy].state, inside);
+	*pfn &= buddy;
+	return true;
+}
+
+void node_give(struct node *n, u32 pfn, unsigned order, enum page_kind kind)
+{
+	struct page_lists *l = &n->lists[kind];
+	struct page *array = page_array;
+	u32 inside = state_inside(n);
+
+	assert_held(&n->lock);
+	if (unlikely(kind == KIND_STEERED)) {
+		while (order < BLOCK_ORDER && coalesce(l, array, &pfn, order, inside))
+			order++;
+		if (order < BLOCK_ORDER) {
+			list_push(l, array, pfn, order);
+			return;
+		}
+		l = &n->lists[KIND_PLAIN];
+	}
+	while (order < SECTION_ORDER && coalesce(l, array, &pfn, order, inside))
+		order++;
+	while (order >= SECTION_ORDER && order < ORDER_MAX && pfn_valid(pfn ^ 1u << order) &&
+	       coalesce(l, array, &pfn, order, inside))
+		order++;
+	list_push(l, array, pfn, order);
+}
+
+/*
+ * Such as lie one behind the other in slots and in memory, as they do when what was allocated together is freed together, go
+ * back as the large blocks they make up.
+ */
+void node_give_all(struct node *n, unsigned order, struct page *const *slots, u64 count)
+{
+	struct page *const *end = slots + count;
+
+	while (slots < end) {
+		u32 pfn = (u32)page_to_pfn(*slots);
+		struct page *const *run = slots + 1;
+		unsigned o = order;
+
+		while (run < end && *run == run[-1] + (1u << order))
+			run++;
+		if (run - slots > 1) {
+			o += log2_floor((u64)(run - slots));
+			if (pfn)
+				o = MIN(o, (unsigned)__builtin_ctz(pfn));
+			for (u64 i = 1; i < 1u << (o - order); i++)
+				store_relaxed(&slots[i]->state, state_inside(n));
+		}
+		node_give(n, pfn, o, KIND_PLAIN);
+		slots += 1u << (o - order);
+	}
+}
+
+/* ---- near ---- */
+
+/*
+ * A free block of this order in the aligned 2 MiB around a frame; NULL: none. A frame that shows this state is on the order's list:
+ * coalesce() goes by the same.
+ */
+static struct page *find_near(const struct page_lists *l, pfn_t pfn, unsigned order)
+{
+	u32 wanted = l->state + (order << 8);
+	struct page *page, *end;
+
+	pfn &= ~(BLOCK_FRAMES - 1);
+	if (!pfn_valid(pfn))
+		return NULL;
+	page = pfn_to_page(pfn);
+	for (end = page + BLOCK_FRAMES; page < end; page += 1u << order)
+		if (load_relaxed(&page->state) == wanted)
+			return page;
+	return NULL;
+}
+
+static inline u32 allocated(struct page *page)
+{
+	return load_relaxed(&page->state) ^ PAGE_STATE_CHANGE;
+}
+
+struct page *node_take_near(struct node *n, unsigned order, pfn_t near)
+{
+	for (unsigned kind = KINDS; kind-- > 0;) {
+		struct page_lists *l = &n->lists[kind];
+		struct page *page = order <= BLOCK_ORDER ? find_near(l, near, order) : NULL;
+
+		if (!page)
+			continue;
+		list_unlink(l, page_array, (u32)page_to_pfn(page), order);
+		store_relaxed(&page->state, (l->state ^ (PAGE_BUDDY ^ PAGE_CACHED) << 16) + (order << 8));
+		store_relaxed(&page->state, allocated(page));
+		n->allocs++;
+		return page;
+	}
+	return node_alloc_locked(n, order, ALLOC_UNMAPS);
+}
+
+/* ---- steering ---- */
+
+/* The largest free block, at least of 2 MiB, that a frame which is aligned to 2 MiB heads; 0: it heads none. */
+static unsigned heads_block(const struct node *n, pfn_t pfn)
+{
+	u32 state = load_relaxed(&pfn_to_page(pfn)->state);
+	unsigned order = state >> 8 & 0xff;
+
+	return order >= BLOCK_ORDER && order <= ORDER_MAX && state == n->lists[KIND_PLAIN].state + (order << 8) ? order : 0;
+}
+
+/* The smallest free block of at least that order in a gigabyte. PFN_NONE: none. */
+static u32 find_in_gigabyte(const struct node *n, pfn_t pfn, unsigned least, unsigned *order)
+{
+	pfn_t start = pfn & ~(GIGABYTE_FRAMES - 1), end = start + GIGABYTE_FRAMES;
+	u32 found = PFN_NONE;
+
+	*order = ORDER_MAX + 1;
+	for (pfn = start; pfn < end; pfn += BLOCK_FRAMES) {
+		unsigned o;
+
+		if (!pfn_valid(pfn)) {
+			pfn |= SECTION_FRAMES - BLOCK_FRAMES;
+			continue;
+		}
+		o = heads_block(n, pfn);
+		if (o >= least && o < *order) {
+			*order = o;
+			found = (u32)pfn;
+			if (o == least)
+				break;
+		}
+	}
+	return found;
+}
+
+/* Whether blocks of that gigabyte were kept for ALLOC_UNMAPS before: its leaf is split, or was. */
+static bool gigabyte_unmaps(pfn_t pfn)
+{
+	pfn &= ~(GIGABYTE_FRAMES - 1);
+	return pfn_valid(pfn) && pfn_to_block(pfn)->unmaps;
+}
+
+/*
+ * A free block of at least 2 MiB for frames that will lose their mapping: in the gigabyte of the last one, in another that had
+ * some, or any.
+ */
+static u32 find_to_unmap(const struct node *n, unsigned least, unsigned *order)
+{
+	u32 pfn = PFN_NONE;
+
+	if (n->claimed != PFN_NONE)
+		pfn = find_in_gigabyte(n, n->claimed, least, order);
+	for (pfn_t at = 0; pfn == PFN_NONE && at < page_max_pfn; at += GIGABYTE_FRAMES)
+		if (gigabyte_unmaps(at))
+			pfn = find_in_gigabyte(n, at, least, order);
+	if (pfn == PFN_NONE && n->lists[KIND_PLAIN].filled >> least) {
+		*order = least + (unsigned)__builtin_ctz(n->lists[KIND_PLAIN].filled >> least);
+		pfn = n->lists[KIND_PLAIN].head[*order];
+	}
+	return pfn;
+}
+
+/* Take such a block of exactly that order off the lists. PFN_NONE: there is none. */
+static u32 take_to_unmap(struct node *n, unsigned order)
+{
+	struct page_lists *l = &n->lists[KIND_PLAIN];
+	unsigned o;
+	u32 pfn = find_to_unmap(n, order, &o);
+
+	if (pfn == PFN_NONE)
+		return pfn;
+	list_unlink(l, page_array, pfn, o);
+	while (o > order) {
+		o--;
+		list_push(l, page_array, pfn + (1u << o), o);
+	}
+	n->claimed = pfn;
+	if (pfn_valid(pfn & ~(GIGABYTE_FRAMES - 1)))
+		pfn_to_block(pfn & ~(GIGABYTE_FRAMES - 1))->unmaps = 1;
+	return pfn;
+}
+
+static struct page *take_one(struct node *n, enum page_kind kind, unsigned order)
+{
+	struct page *page;
+
+	if (!node_take(n, kind, order, &page, 1))
+		return NULL;
+	store_relaxed(&page->state, allocated(page));
+	n->allocs++;
+	return page;
+}
+
+static struct page *alloc_to_unmap(struct node *n, unsigned order)
+{
+	struct page *page;
+	u32 pfn;
+
+	if (order < BLOCK_ORDER) {
+		page = take_one(n, KIND_STEERED, order);
+		if (page)
+			return page;
+		pfn = take_to_unmap(n, BLOCK_ORDER);
+		if (pfn == PFN_NONE)
+			return NULL;
+		list_push(&n->lists[KIND_STEERED], page_array, pfn, BLOCK_ORDER);
+		return take_one(n, KIND_STEERED, order);
+	}
+	pfn = take_to_unmap(n, order);
+	if (pfn == PFN_NONE)
+		return NULL;
+	page = pfn_to_page(pfn);
+	store_relaxed(&page->state, page_state(PAGE_KERNEL, order, PAGE_HEAD, n->id));
+	n->allocs++;
+	return page;
+}
+
+struct page *node_alloc_locked(struct node *n, unsigned order, unsigned flags)
+{
+	struct page *page = NULL;
+
+	if (flags & ALLOC_UNMAPS && buddy_steering)
+		page = alloc_to_unmap(n, order);
+	if (!page)
+		page = take_one(n, KIND_PLAIN, order);
+	if (!page)
+		page = take_one(n, KIND_STEERED, order);
+	return page;
+}
+
+struct page *node_alloc(struct node *n, unsigned order, unsigned flags)
+{
+	struct page *page;
+
+	node_lock(n);
+	page = node_alloc_locked(n, order, flags);
+	node_unlock(n);
+	return page;
+}
+
+/* ---- free ---- */
+
+static inline enum page_kind kind_of(const struct page *page)
+{
+	return page->flags & PAGE_STEERED ? KIND_STEERED : KIND_PLAIN;
+}
+
+void node_free(struct node *n, struct page *page, unsigned order)
+{
+	store_relaxed(&page->state, state_cached(page, order));
+	node_lock(n);
+	node_give(n, (u32)page_to_pfn(page), order, kind_of(page));
+	n->frees++;
+	node_unlock(n);
+}
+
+/* The lock is held: take all that is there back to the lists. */
+void node_undefer(struct node *n)
+{
+	u32 pfn = exchange_acquire(&n->deferred, PFN_NONE);
+	u64 blocks = 0;
+
+	if (PLANTED(PLANT_DEFERRED_LOST))
+		return;
+	while (pfn != PFN_NONE) {
+		struct page *page = pfn_to_page(pfn);
+		u32 next = page->next;
+
+		node_give(n, pfn, page->order, kind_of(page));
+		n->frees++;
+		blocks++;
+		pfn = next;
+	}
+	store_relaxed(&n->undeferred, n->undeferred + blocks);
+	n->deferred_most = MAX(n->deferred_most, blocks);
+}
+
+/*
+ * The lock has been let go, or could not be had, and there is something on the list: either the lock is to be had, or its holder has not
+ * looked yet (it does so behind a full fence, as the push is one).
+ */
+void node_undefer_unlocked(struct node *n)
+{
+	while (load_relaxed(&n->deferred) != PFN_NONE && spin_trylock(&n->lock)) {
+		node_undefer(n);
+		spin_unlock(&n->lock);
+		fence_full();
+	}
+}
+
+void node_defer(struct node *n, struct page *page, unsigned order)
+{
+	u32 first = load_relaxed(&n->deferred);
+
+	store_relaxed(&page->state, state_cached(page, order));
+	fetch_add(&n->deferrals, 1);
+	do
+		page->next = first;
+	while (!compare_exchange(&n->deferred, &first, (u32)page_to_pfn(page)));
+	fence_full();
+	node_undefer_unlocked(n);
+}
+
+u64 buddy_deferred_now(void)
+{
+	u64 sum = 0;
+
+	for (unsigned i = 0; i < nr_nodes; i++)
+		sum += load_relaxed(&nodes[i].deferrals) - load_relaxed(&nodes[i].undeferred);
+	return sum;
+}
+
+bool buddy_lock_held_here(void)
+{
+	for (unsigned i = 0; i < nr_nodes; i++)
+		if (spin_held(&nodes[i].lock))
+			return true;
+	return false;
+}
