@@ -50,14 +50,16 @@ static i64 reserve_fill(struct page_cache *cache, unsigned order, i64 top)
 {
 	struct page_stack *s = &cache->stack[order];
 	struct page_reserve *r;
+	u32 nr;
 
 	if (order >= PAGE_RESERVE_ORDERS)
 		return top;
 	r = &cache->reserve[order];
 	if (load_relaxed(&r->nr) >= reserve_want(r) || !local_trylock(&r->lock))
 		return top;
-	while (r->nr < reserve_want(r) && top > s->base)
-		r->slots[r->nr++] = cache->slots[--top];
+	for (nr = r->nr; nr < reserve_want(r) && top > s->base; nr++)
+		r->slots[nr] = cache->slots[--top];
+	store_relaxed(&r->nr, nr);
 	local_unlock(&r->lock);
 	return top;
 }
