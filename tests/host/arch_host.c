@@ -209,6 +209,11 @@ static bool post(u32 cpu, u64 bit)
 	return !fetch_or(&cpus[cpu].inbox, bit);
 }
 
+u32 host_waiting_for(u32 cpu)
+{
+	return (u32)__builtin_popcountll(load_acquire(&cpus[cpu].inbox) & ~INBOX_STOP);
+}
+
 struct thread_start {
 	void (*fn)(void *arg);
 	void *arg;
@@ -477,7 +482,7 @@ static void run_on(u32 cpu, struct tlb_flush *flush)
 	cpus[cpu].irqs = false;	/* it is in an interrupt */
 	cpus[cpu].state.nesting = MAX(nesting, CPU_IRQ);
 	host.shootdowns[cpu]++;
-	host.ipis++;
+	host.ipis[cpu]++;
 	tlb_flush_run(flush);
 	cpus[cpu].state.nesting = nesting;
 	cpus[cpu].irqs = irqs;
@@ -503,8 +508,11 @@ static void ask_threads(const cpumask_t *targets, struct tlb_flush *flush, cpuma
 	assert(!me->pending);
 	me->call = flush;
 	store_release(&me->pending, ask);
-	for (u64 bits = ask; bits; bits &= bits - 1)
-		fetch_add(&host.ipis, post((u32)__builtin_ctzll(bits), BIT(host_cpu())));
+	for (u64 bits = ask; bits; bits &= bits - 1) {
+		u32 cpu = (u32)__builtin_ctzll(bits);
+
+		fetch_add(&host.ipis[cpu], post(cpu, BIT(host_cpu())));
+	}
 	while (load_acquire(&me->pending))
 		arch_relax();
 }

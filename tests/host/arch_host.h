@@ -88,7 +88,7 @@ struct host {
 	u64 rendezvous;
 	u64 flushes;			/* flush instructions executed, all CPUs */
 	u64 serialisations;
-	u64 ipis;			/* interrupts sent for shootdowns; those merged with one under way are none */
+	u64 ipis[HOST_CPUS_MAX];	/* interrupts sent for shootdowns, by target; requests merged with one under way cost none */
 	bool threads;			/* every CPU acts, each in its thread */
 	/*
 	 * Runs at every point where another CPU may act: before and after each store of an entry, before each
@@ -127,6 +127,8 @@ u32 host_cpu(void);
 void host_threads_run(void (*fn)(void *arg), void *arg, u64 seed);
 /* Wait for every other CPU that is in host_threads_run() and online to come here too. Takes interrupts meanwhile. */
 void host_barrier(void);
+/* How many CPUs wait for this one to take an interrupt. */
+u32 host_waiting_for(u32 cpu);
 /* What the acting CPU draws for the simulation's own choices. */
 struct rng *host_rng(void);
 /* How often ThreadSanitizer has reported something, if the process is built with it. */

@@ -320,7 +320,7 @@ TEST_ID(threads, walkers_against_collapse, "PT4 PT5 PT6")
 		run(walk_or_toggle);
 	}
 	fixture_events(&after);
-	CHECK(after.collapses[PT_2M] - before.collapses[PT_2M] > 10);
+	CHECK(after.collapses[PT_2M] > before.collapses[PT_2M]);
 	tear_down();
 }
 
@@ -366,6 +366,7 @@ TEST_ID(threads, collapse_against_split, "PT3 PT4")
 		s.rounds = rounds(200, 10000);
 		run(split_and_collapse);
 		CHECK_EQ(set_memory_rw(s.area.va, PAGES), 0);
+		pt_settle(&kernel_space);
 	}
 	fixture_events(&after);
 	CHECK(after.splits[PT_2M] > before.splits[PT_2M]);
@@ -431,10 +432,16 @@ static void all_at_once(void *arg)
 	}
 }
 
-/*
- * Nobody waits for ever, every request is answered, and requests that meet on their way cost one interrupt: fewer
- * interrupts than requests.
- */
+static u64 all_ipis(void)
+{
+	u64 sum = 0;
+
+	for (u32 cpu = 0; cpu < host.nr_cpus; cpu++)
+		sum += host.ipis[cpu];
+	return sum;
+}
+
+/* Nobody waits for ever, and every request is answered. */
 TEST_ID(threads, shootdowns_from_every_cpu, "TL1 TL2")
 {
 	struct tlb_stats before, after;
@@ -446,19 +453,56 @@ TEST_ID(threads, shootdowns_from_every_cpu, "TL1 TL2")
 		CHECK_EQ(set_memory_ro(alias_va(0), 1), 0);	/* both tables are there from now on */
 		s.rounds = rounds(300, 10000);
 		tlb_read_stats(&before);
-		ipis = host.ipis;
+		ipis = all_ipis();
 		run(all_at_once);
 		tlb_read_stats(&after);
-		ipis = host.ipis - ipis;
+		ipis = all_ipis() - ipis;
 		asked = after.nr_tlb_remote_flush - before.nr_tlb_remote_flush;
 		CHECK_EQ(after.nr_tlb_remote_flush_received - before.nr_tlb_remote_flush_received, asked);
 		CHECK(ipis <= asked);
-		if (host.nr_cpus > 2)
-			CHECK(ipis < asked);
 		test_note("asked=%llu ipis=%llu flushes=%llu pages=%llu", (unsigned long long)asked,
 			  (unsigned long long)ipis,
 			  (unsigned long long)(after.nr_tlb_local_flush_all - before.nr_tlb_local_flush_all),
 			  (unsigned long long)(after.pages_invalidated - before.pages_invalidated));
+	}
+	tear_down();
+}
+
+/* CPU 0 takes no interrupt until all others wait for it. */
+static void merge_for_one(void *arg)
+{
+	(void)arg;
+	for (unsigned round = 0; round < s.rounds; round++) {
+		unsigned page = host_cpu() * 3 + 1;
+		u64 before, flags;
+
+		if (host_cpu()) {
+			host_barrier();
+			CHECK_EQ(round % 2 ? set_memory_rw(alias_va(page), 1) : set_memory_ro(alias_va(page), 1), 0);
+			host_barrier();
+			continue;
+		}
+		flags = arch_irq_save();
+		before = load_relaxed(&host.ipis[0]);
+		s.seen[0] = load_relaxed(&host.shootdowns[0]);
+		host_barrier();		/* with interrupts off, as they are, it takes none */
+		while (host_waiting_for(0) < host.nr_cpus - 1)
+			sched_yield();
+		arch_irq_restore(flags);
+		CHECK_EQ(host.shootdowns[0] - s.seen[0], host.nr_cpus - 1);
+		host_barrier();		/* the others have counted what they sent */
+		CHECK_EQ(load_relaxed(&host.ipis[0]) - before, 1);
+	}
+}
+
+TEST_ID(threads, requests_that_meet_cost_one_interrupt, "TL1 TL2")
+{
+	if (host.nr_cpus < 2)
+		SKIP("one CPU");
+	if (set_up(PT_COLLAPSE_OFF)) {
+		CHECK_EQ(set_memory_ro(alias_va(0), 1), 0);
+		s.rounds = rounds(40, 2000);
+		run(merge_for_one);
 	}
 	tear_down();
 }
@@ -1037,7 +1081,7 @@ static void with_a_race(void)
 
 	mm_plant = (int)races[planted].plant;
 	/* Who was not fast enough has another chance. */
-	for (unsigned tries = 0; tries < 20 && !host_faults() && host_tsan_reports() == reports; tries++) {
+	for (unsigned tries = 0; tries < 60 && !host_faults() && host_tsan_reports() == reports; tries++) {
 		s.seed = seed + tries;
 		run(races[planted].work);
 	}
