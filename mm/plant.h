@@ -36,6 +36,7 @@ enum mm_plant {
 	PLANT_ACPI_SHAPE,		/* a table is read up to the entry that does not fit */
 	PLANT_ACCOUNT_LEAKS,		/* an allocation that fails keeps its charge */
 	PLANT_ACCOUNT_KEEPS_REFUSED,	/* a limit that refuses leaves the charge on the accounts below */
+	PLANT_DEPOT_TWICE,		/* who loses the race for a list's head does not look at what came before him */
 	PLANTS,
 	/* Races, which only CPUs that are threads run into. */
 	PLANT_RACE_GEN = PLANTS,	/* a CPU records a generation that came after its flush */

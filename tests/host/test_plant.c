@@ -13,6 +13,7 @@
 #include "kernel/base/errno.h"
 #include "kernel/base/fmt.h"
 #include "mm/account.h"
+#include "mm/depot.h"
 #include "mm/directmap.h"
 #include "mm/buddy.h"
 #include "mm/buddy_internal.h"
@@ -72,6 +73,7 @@ static const struct plant {
 	{ PLANT_ACPI_SHAPE, "acpi_table_read_half", BY_ACPI, 0 },
 	{ PLANT_ACCOUNT_LEAKS, "failed_allocation_stays_charged", BY_SUMS, 0 },
 	{ PLANT_ACCOUNT_KEEPS_REFUSED, "refused_charge_stays_below", BY_SUMS, 0 },
+	{ PLANT_DEPOT_TWICE, "stack_put_in_twice", BY_SUMS, 0 },
 };
 
 _Static_assert(ARRAY_SIZE(plants) == PLANTS - 1, "every planted bug has a row");
@@ -305,9 +307,35 @@ static void interrupt_allocator(void)
 	free_page(page);
 }
 
+static struct depot stacks;
+
+static void put_stack(void *arg)
+{
+	static const u64 stack[] = { 0x1000, 0x2000 };
+
+	(void)arg;
+	depot_put(&stacks, stack, ARRAY_SIZE(stack));
+}
+
+/* Another CPU puts the same stack in while this one takes storage for it. */
+static void put_stack_twice(void)
+{
+	host.race = put_stack;
+	host.race_cpu = 0;
+	host.race_as = host.nr_cpus - 1;
+	host.race_points = 0;
+	host.race_at = 1;
+	put_stack(NULL);
+	host.race = NULL;
+	found->wrong += host.race_points == 0;
+	found->found[BY_SUMS] += stacks.stacks != 1;
+	depot_reset(&stacks);
+}
+
 static void workload(void)
 {
 	read_acpi();
+	put_stack_twice();
 	charge_in_vain();
 	fixture_policy(PT_COLLAPSE_EAGER);
 	found->wrong += fixture_change(PT_OP_MAP, range_len(area.va, 2 * BLOCK), fixture_nowhere(),
