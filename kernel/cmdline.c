@@ -74,6 +74,7 @@ static const struct key_row keys[] = {
 	{ "um", KEY_CHOICE, um_words, offsetof(struct cmdline, um) },
 	{ "execmem", KEY_CHOICE, execmem_words, offsetof(struct cmdline, execmem) },
 	{ "kaslr", KEY_BOOL, on_off, offsetof(struct cmdline, kaslr) },
+	{ "page_owner", KEY_BOOL, on_off, offsetof(struct cmdline, page_owner) },
 	{ "trace", KEY_TRACE, NULL, offsetof(struct cmdline, trace) },
 	{ "ptprot", KEY_LATER, ptprot_words, 0 },
 	{ "logs", KEY_LATER, on_off, 0 },

@@ -22,6 +22,9 @@
  *				send receive refill return fill fault. Panics show the last records. dump, alone or
  *				beside events: all records are printed behind the tests. An unknown event is named in the
  *				log, the others count
+ *	page_owner=on|off	remember who allocated each page (mm/page_owner.h): leaks and bad frees are named by call
+ *				stack. Costs 4 bytes a frame and time, and frames for new stacks that a test which counts each
+ *				frame notices; default off
  *	cpus=N			use no more CPUs than that; default all
  *	plant=silent-cpu|deaf-cpu|dead-cpu
  *				a CPU that never starts; that leaves a shootdown unanswered; that takes no NMI either: this is how their
@@ -61,6 +64,7 @@ struct cmdline {
 	bool debug;
 	bool soak;
 	bool kaslr;			/* default on */
+	bool page_owner;
 	i32 bbm;			/* -1 as the errata ask, 0 off, 1 on: pt_bbm */
 	u32 lab;			/* enum cmdline_lab; default full */
 	u32 end;			/* enum cmdline_end */

@@ -20,6 +20,7 @@
 #include "kernel/execmem_init.h"
 #include "kernel/exit.h"
 #include "kernel/memory.h"
+#include "kernel/page_owner_init.h"
 #include "kernel/panic.h"
 #include "kernel/smp.h"
 #include "kernel/stack.h"
@@ -134,6 +135,7 @@ static const struct init_step late_steps[] = {
 	{ "threads", thread_init },
 	{ "other CPUs", smp_start_others },
 	{ "trace", trace_init },		/* every CPU that is up gets a ring */
+	{ "page owner", page_owner_init },	/* of what tests allocate, and leave */
 	{ "planned panic", init_planned_panic },
 };
 

@@ -129,6 +129,12 @@ void *arch_va_ptr(u64 va, bool write);
 /* Zero a page of 4 KiB by the fastest means the CPU has. Any context. */
 void arch_zero_page(void *page);
 
+/*
+ * Who called whom, from the frame of that frame pointer outward: return addresses, innermost first, at most max. Returns how many. Any
+ * context; never faults.
+ */
+unsigned arch_backtrace(u64 frame, u64 *addresses, unsigned max);
+
 /* Makes this CPU forget instructions fetched before (CPUID or the like; SDM 3A 9.1.3). */
 void arch_core_serialise(void);
 

@@ -14,6 +14,7 @@
 #include "kernel/base/spinlock.h"
 #include "kernel/base/string.h"
 #include "mm/account.h"
+#include "mm/page_owner.h"
 #include "mm/buddy_internal.h"
 
 /* How often caches are asked for one allocation. */
@@ -271,8 +272,8 @@ static struct page *node_alloc_upto(struct node *n, unsigned least, unsigned mos
 
 static void finish_alloc(struct page *page, unsigned order, unsigned flags)
 {
-	if (unlikely(alloc_watch & BUDDY_POISON))
-		page_unpoison(page, order);
+	if (unlikely(alloc_watch))
+		alloc_watched(page, order);
 	if (flags & ALLOC_ZERO)
 		page_zero(page, order);
 }
@@ -474,6 +475,8 @@ void bad_free(u64 pfn, unsigned order, const char *why)
 {
 	fetch_add(&bad_frees, 1);
 	log_warn("free_pages: frame %#llx, order %u: %s", (unsigned long long)pfn, order, why);
+	if (unlikely(alloc_watch & BUDDY_OWNER) && pfn < page_max_pfn && pfn_valid(pfn))
+		page_owner_log_frame(pfn_to_page(pfn));
 }
 
 /*

@@ -9,6 +9,7 @@
 #include "kernel/base/rng.h"
 #include "kernel/base/string.h"
 #include "mm/buddy_internal.h"
+#include "mm/page_owner.h"
 
 /* ---- Failures ---- */
 
@@ -107,6 +108,14 @@ void page_unpoison(struct page *page, unsigned order)
 		log_warn("alloc_pages: frame %#llx was written to at byte %u while it was free",
 			 (unsigned long long)page_to_pfn(page + i), at);
 	}
+}
+
+void alloc_watched(struct page *page, unsigned order)
+{
+	if (alloc_watch & BUDDY_POISON)
+		page_unpoison(page, order);
+	if (alloc_watch & BUDDY_OWNER)
+		page_owner_record(page, order);
 }
 
 void buddy_watch(unsigned what, bool on)

@@ -122,6 +122,8 @@ void buddy_watch_changed(void);
 /* Whether this allocation is one that is to fail. Any context. */
 bool alloc_injected(struct alloc_site *site, unsigned order);
 extern unsigned alloc_watch;
+/* While it is not 0: this block has been allocated. Any context. */
+void alloc_watched(struct page *page, unsigned order);
 /* For BUDDY_POISON: a block that is about to be free, or to be allocated. Any context. */
 void page_poison(struct page *page, unsigned order);
 void page_unpoison(struct page *page, unsigned order);

@@ -96,8 +96,8 @@ struct page *alloc_pages_nolock_at(int nid, unsigned order, struct alloc_site *s
 	if (!page)
 		return refuse(locked ? NOLOCK_LOCK : NOLOCK_EMPTY);
 	fetch_add(&stats.served, 1);
-	if (unlikely(alloc_watch & BUDDY_POISON))
-		page_unpoison(page, order);
+	if (unlikely(alloc_watch))
+		alloc_watched(page, order);
 	return page;
 }
 

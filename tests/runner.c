@@ -17,12 +17,14 @@
 #include "mm/buddy.h"
 #include "mm/directmap.h"
 #include "mm/execmem.h"
+#include "mm/page_owner.h"
 #include "mm/pgtable.h"
 #include "mm/pt_audit.h"
 #include "mm/unmapped.h"
 #include "tests/report.h"
 
 #define LINE_SIZE 256u
+#define LEAKS_NAMED 5u	/* call stacks of a leak, with page owner on */
 #define NOTES_MAX 12u	/* failed checks of one test that are written out; the rest are counted */
 
 /* The test that runs now. */
@@ -309,11 +311,15 @@ struct rng test_rng(void)
 
 static void read_ground(struct ground *g)
 {
+	struct page_owner_stats owner;
+
 	unmapped_shrink(UNMAPPED_ALL);
 	pt_settle(&kernel_space);
 	buddy_drain();
 	g->online = *arch_cpus_online();
-	g->free = buddy_free_frames();
+	/* New stacks of callers take storage, and keep it. */
+	page_owner_read_stats(&owner);
+	g->free = buddy_free_frames() + owner.frames;
 	directmap_read_stats(&g->map);
 	g->tables = g->map.tables;
 }
@@ -341,6 +347,8 @@ static void compare_ground(const struct ground *before)
 		if (!cpumask_has(&after.online, cpu))
 			note_failure("CPU %u did not answer in time and was given up", cpu);
 	same("free frames and tables of the direct map", before->free + before->tables, after.free + after.tables);
+	if (before->free + before->tables > after.free + after.tables)
+		page_owner_log(PAGE_OWNER_LEAKS, LEAKS_NAMED);
 	if (keeps)
 		return;
 	same("free frames", before->free, after.free);
@@ -392,6 +400,7 @@ static void run_case(struct running *r)
 	if (!test_name_ok(r->name))
 		note_failure("its name is not of [a-z0-9_.-], or longer than %u", TEST_NAME_MAX - 1);
 	read_ground(&before);
+	page_owner_mark();
 	pt_checks = checks || !(r->tc->flags & TEST_FIGURES);
 	r->tc->run();
 	pt_checks = checks;

@@ -661,6 +661,24 @@ void arch_zero_page(void *page)
 	memset(page, 0, PAGE_SIZE);
 }
 
+/* Compiled with frame pointers; what the C library's own frames hold below main() may be anything. */
+__attribute__((no_sanitize("address", "undefined"))) unsigned arch_backtrace(u64 frame, u64 *addresses, unsigned max)
+{
+	unsigned nr = 0;
+
+	while (nr < max && frame && frame % 8 == 0) {
+		const u64 *words = (const u64 *)frame;
+
+		if (!words[1])
+			break;
+		addresses[nr++] = words[1];
+		if (words[0] <= frame || words[0] - frame > MIB)
+			break;
+		frame = words[0];
+	}
+	return nr;
+}
+
 void arch_core_serialise(void)
 {
 	fetch_add(&host.serialisations, 1);

@@ -34,12 +34,13 @@ TEST(cmdline, defaults)
 	CHECK_EQ(c.cpus, 0);
 	CHECK_EQ(c.execmem, EXECMEM_HUGE);
 	CHECK(c.kaslr);
+	CHECK(!c.page_owner);
 }
 
 TEST(cmdline, every_kind_of_key)
 {
 	CHECK_EQ(parse(" suite=trap,cpu.*\tlab=short  seed=0x10 end=poweroff console=com2,9600 collapse=off bbm=off debug=on "
-		       "soak=on um=1g execmem=huge+tail kaslr=off cpus=3 plant=deaf-cpu\r\n"),
+		       "soak=on um=1g execmem=huge+tail kaslr=off cpus=3 plant=deaf-cpu page_owner=on\r\n"),
 		 0);
 	CHECK(strcmp(c.suite, "trap,cpu.*") == 0);
 	CHECK(strcmp(c.console, "com2,9600") == 0);
@@ -52,6 +53,7 @@ TEST(cmdline, every_kind_of_key)
 	CHECK_EQ(c.um, UNMAPPED_1G);
 	CHECK_EQ(c.execmem, EXECMEM_HUGE_TAIL);
 	CHECK(!c.kaslr);
+	CHECK(c.page_owner);
 	CHECK_EQ(c.cpus, 3);
 	CHECK_EQ(c.plant, PLANT_DEAF_CPU);
 	CHECK(c.debug && c.soak);
