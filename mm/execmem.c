@@ -384,7 +384,10 @@ void *execmem_alloc(enum execmem_type type, u64 size, u64 align)
 	ptr = take_mapped(type, size, rounded, align);
 	if (!ptr)
 		ptr = grow(type, size, rounded, align);
-	if (!ptr) {
+	if (likely(ptr)) {
+		if (execmem_is_executable(row))
+			text_poke_reuse();
+	} else {
 		spin_lock(&execmem.lock);
 		execmem.counters[type].fails++;
 		spin_unlock(&execmem.lock);
@@ -549,8 +552,10 @@ void execmem_free(void *ptr)
 		log_warn("execmem: %p cannot be made free memory (%d): kept", ptr, rc);
 		return;
 	}
-	if (execmem_is_executable(row))
+	if (execmem_is_executable(row)) {
 		text_poke_sync();
+		text_poke_retire();
+	}
 	regions_release(give(s, region, row, &pool));
 	span_pool_release(&pool);
 }

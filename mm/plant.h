@@ -29,6 +29,7 @@ enum mm_plant {
 	PLANT_EXECMEM_NO_INT3,		/* freed text is left as it is */
 	PLANT_EXECMEM_MAP_UNFILLED,	/* text is mapped executable with what its frames held before */
 	PLANT_EXECMEM_BOUNDS,		/* execmem_fill() lets one byte too many through */
+	PLANT_NO_SERIALISE,		/* memory of freed text is used again, and other CPUs are not asked to forget it */
 	PLANT_EXECMEM_ONE_RETURN,	/* of the blocks that a free empties only one goes back */
 	PLANT_DEFERRED_LOST,		/* who lets the lock of a node go forgets what was deferred meanwhile */
 	PLANT_NMI_IN_RESERVE,		/* an interrupter takes from a reserve that is being worked on */

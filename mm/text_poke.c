@@ -12,12 +12,16 @@
 #include "kernel/base/errno.h"
 #include "kernel/base/spinlock.h"
 #include "kernel/base/string.h"
+#include "mm/pgtable.h"
+#include "mm/plant.h"
 #include "mm/temp_map.h"
 
 void (*text_poke_midway)(u64 va, u64 len);
 
-static spinlock_t lock = SPINLOCK_INIT_CLASS(LOCK_TEXT_POKE);	/* one window at a time; guards stats but the syncs */
+static spinlock_t lock = SPINLOCK_INIT_CLASS(LOCK_TEXT_POKE);	/* one window at a time; guards stats but syncs and rounds */
 static struct text_poke_stats stats;
+static u64 retired;		/* pieces of text overwritten, ever */
+static u64 serialised;		/* so many of them every CPU has forgotten */
 
 typedef u64 __attribute__((may_alias, aligned(1))) word_t;
 
@@ -103,11 +107,33 @@ int text_poke_set(u64 va, pfn_t pfn, u8 byte, u64 len)
 	return poke(va, pfn, NULL, byte, len);
 }
 
-/* One CPU runs so far: when others do, this is where they are asked. */
 void text_poke_sync(void)
 {
 	arch_core_serialise();
 	fetch_add(&stats.syncs, 1);
+}
+
+void text_poke_retire(void)
+{
+	fetch_add(&retired, 1);
+}
+
+/* Read first, then ask: what is retired meanwhile is the next one's. A CPU that does not answer executes nothing any more. */
+void text_poke_reuse(void)
+{
+	u64 done = load_acquire(&serialised), now = load_acquire(&retired);
+	cpumask_t dead = { { 0 } };
+
+	if (done >= now)
+		return;
+	/* A CPU that runs alone has done so when it overwrote. */
+	if (load_relaxed(&kernel_space.nr_cpus) > 1 && !PLANTED(PLANT_NO_SERIALISE)) {
+		arch_core_serialise();
+		arch_core_serialise_all(&kernel_space.cpus, &dead);
+	}
+	fetch_add(&stats.rounds, 1);
+	while (done < now && !compare_exchange(&serialised, &done, now))
+		;
 }
 
 void text_poke_read_stats(struct text_poke_stats *out)

@@ -25,15 +25,27 @@ int text_poke(u64 va, pfn_t pfn, const void *src, u64 len) __must_check;
 int text_poke_set(u64 va, pfn_t pfn, u8 byte, u64 len) __must_check;
 
 /*
- * Make every CPU forget what it has fetched of text that was written. Task context, no spinlock held,
- * interrupts on.
+ * Make this CPU forget what it has fetched of text that was written: it may call it. Any context.
  */
 void text_poke_sync(void);
+
+/*
+ * Text that other CPUs may have fetched has been overwritten, and its memory is going to be free for other text
+ * (SPEC XM2). Any context; the overwriting comes before.
+ */
+void text_poke_retire(void);
+
+/*
+ * Memory of retired text is about to hold other text: every CPU has core-serialised since, when this returns. Nothing to do but a
+ * compare where nothing was retired since the last time, so many frees cost one round. Task context, no spinlock held, interrupts on.
+ */
+void text_poke_reuse(void);
 
 struct text_poke_stats {
 	u64 windows;	/* opened */
 	u64 bytes;
-	u64 syncs;	/* core-serialise requests to CPUs */
+	u64 syncs;	/* core-serialisations of the CPU that wrote */
+	u64 rounds;	/* before memory of retired text was used again: each takes all CPUs that use the kernel's space */
 };
 void text_poke_read_stats(struct text_poke_stats *out);
 

@@ -1046,6 +1046,37 @@ TEST_ID(execmem, packed_objects_flush_nothing, "XM2 TL2")
 	close_policy();
 }
 
+/* Many objects freed cost one round of all CPUs, when the first of their memory is used again; nothing freed, none. */
+TEST_ID(execmem, freed_text_is_forgotten_before_reuse, "XM2")
+{
+	struct text_poke_stats stats;
+	void *kept, *objects[20];
+	u64 rounds;
+
+	REQUIRE(open_policy(EXECMEM_HUGE));
+	kept = execmem_alloc(EXECMEM_TEXT, OBJECT, 0);
+	text_poke_read_stats(&stats);
+	rounds = stats.rounds;
+	for (unsigned i = 0; i < ARRAY_SIZE(objects); i++)
+		objects[i] = execmem_alloc(EXECMEM_TEXT, OBJECT, 0);
+	text_poke_read_stats(&stats);
+	CHECK_EQ(stats.rounds, rounds);
+	for (unsigned i = 0; i < ARRAY_SIZE(objects); i++)
+		execmem_free(objects[i]);
+	text_poke_read_stats(&stats);
+	CHECK_EQ(stats.rounds, rounds);
+	for (unsigned i = 0; i < ARRAY_SIZE(objects); i++) {
+		objects[i] = execmem_alloc(EXECMEM_TEXT, OBJECT, 0);
+		CHECK(objects[i] != NULL);
+	}
+	text_poke_read_stats(&stats);
+	CHECK_EQ(stats.rounds, rounds + 1);
+	for (unsigned i = 0; i < ARRAY_SIZE(objects); i++)
+		execmem_free(objects[i]);
+	execmem_free(kept);
+	close_policy();
+}
+
 /* ---- Bad requests ---- */
 
 TEST_ID(execmem, bad_requests_are_named_and_change_nothing, "XM2")

@@ -681,7 +681,7 @@ __attribute__((no_sanitize("address", "undefined"))) unsigned arch_backtrace(u64
 
 void arch_core_serialise(void)
 {
-	fetch_add(&host.serialisations, 1);
+	fetch_add(&host.serialisations[host_cpu()], 1);
 }
 
 void arch_core_serialise_all(const cpumask_t *targets, cpumask_t *dead)

@@ -87,7 +87,7 @@ struct host {
 	u64 shootdowns[HOST_CPUS_MAX];	/* received, by CPU */
 	u64 rendezvous;
 	u64 flushes;			/* flush instructions executed, all CPUs */
-	u64 serialisations;
+	u64 serialisations[HOST_CPUS_MAX];	/* by CPU */
 	u64 ipis[HOST_CPUS_MAX];	/* interrupts sent for shootdowns, by target; requests merged with one under way cost none */
 	bool threads;			/* every CPU acts, each in its thread */
 	/*

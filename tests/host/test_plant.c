@@ -39,6 +39,7 @@ enum finder {
 	BY_EXECMEM,	/* execmem_check() */
 	BY_BOUNDS,	/* a fill one byte outside is not refused */
 	BY_WINDOW,	/* the audit finds a window at rest */
+	BY_SERIALISE,	/* a CPU may still have the old instructions of memory that is used again */
 	BY_ACPI,	/* a damaged table is not skipped */
 	BY_SUMS,	/* accounts do not add up */
 	BY_BUDDY,	/* what an interrupter leaves of the page allocator */
@@ -66,6 +67,7 @@ static const struct plant {
 	{ PLANT_EXECMEM_NO_INT3, "freed_text_not_int3", BY_EXECMEM, 0 },
 	{ PLANT_EXECMEM_MAP_UNFILLED, "text_mapped_before_int3", BY_EXECMEM, 0 },
 	{ PLANT_EXECMEM_BOUNDS, "fill_bound_off_by_one", BY_BOUNDS, 0 },
+	{ PLANT_NO_SERIALISE, "freed_text_not_forgotten", BY_SERIALISE, 0 },
 	{ PLANT_EXECMEM_ONE_RETURN, "one_block_of_several_returned", BY_EXECMEM, 0 },
 	{ PLANT_DEFERRED_LOST, "deferred_frees_forgotten", BY_BUDDY, 0 },
 	{ PLANT_NMI_IN_RESERVE, "reserve_taken_from_twice", BY_BUDDY, 0 },
@@ -228,6 +230,23 @@ static void keep_secrets(void)
 	found->wrong += unmapped_set_mode(mode) != 0;
 }
 
+/* Memory is used again of text that was freed just now: CPUs that were not made to forget it. */
+static unsigned cpus_not_serialised(void)
+{
+	u64 before[HOST_CPUS_MAX];
+	unsigned n = 0;
+	void *again;
+
+	if (host.nr_cpus == 1)
+		return 0;	/* alone, a CPU forgets when it overwrites */
+	memcpy(before, host.serialisations, sizeof(before));
+	again = execmem_alloc(EXECMEM_TEXT, EXECMEM_CHUNK, 0);
+	for (u32 cpu = 0; cpu < host.nr_cpus; cpu++)
+		n += host.serialisations[cpu] == before[cpu];
+	execmem_free(again);
+	return n;
+}
+
 /* Text of several blocks and a small object behind it; filled, tried one byte too far, freed in two steps. */
 static void use_execmem(void)
 {
@@ -248,6 +267,7 @@ static void use_execmem(void)
 	found->found[BY_WINDOW] += audit.windows;
 	execmem_free(small);
 	found->found[BY_EXECMEM] += execmem_check();
+	found->found[BY_SERIALISE] += cpus_not_serialised();
 	execmem_free(large);
 	found->found[BY_EXECMEM] += execmem_check();
 	execmem_free(last);
@@ -406,11 +426,14 @@ TEST_ROWS(plant, is_caught, "PT3 PT4 TL1 TL5 BT4", 0, count_plants, name_plant)
 {
 	const struct plant *p = &plants[test_row()];
 
+	if (p->finder == BY_SERIALISE && host.nr_cpus == 1)
+		SKIP("no other CPU");
 	if (begin() && run_planted(p->plant)) {
 		static const char *const finders[] = {
 			[BY_FAULT] = "simulation", [BY_CHECK] = "check", [BY_RESULT] = "result",
 			[BY_EXECMEM] = "execmem_check", [BY_BOUNDS] = "bounds", [BY_WINDOW] = "audit",
 			[BY_ACPI] = "acpi_read", [BY_SUMS] = "sums", [BY_BUDDY] = "buddy",
+			[BY_SERIALISE] = "serialisations",
 		};
 		const u64 by_finder[FINDERS] = {
 			[BY_FAULT] = found->faults[p->kind], [BY_CHECK] = found->check, [BY_RESULT] = found->wrong,
@@ -418,6 +441,7 @@ TEST_ROWS(plant, is_caught, "PT3 PT4 TL1 TL5 BT4", 0, count_plants, name_plant)
 			[BY_WINDOW] = found->found[BY_WINDOW], [BY_ACPI] = found->found[BY_ACPI],
 			[BY_SUMS] = found->found[BY_SUMS],
 			[BY_BUDDY] = found->found[BY_BUDDY],
+			[BY_SERIALISE] = found->found[BY_SERIALISE],
 		};
 		u64 n = by_finder[p->finder];
 
