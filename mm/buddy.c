@@ -4,8 +4,8 @@
  *
  * The stacks of a CPU are filled from the node and emptied to it by the batch, a batch taken from as few blocks as possible; what
  * lies on a stack does not coalesce. A request that fails gives back what this CPU holds and tries again, so a CPU by itself
- * finds every frame and every block there is. A batch is on its way in an array of the caller's while the node's lock is held:
- * the CPU's stack and reserve are whole then.
+ * finds every frame and every block there is. While the node's lock is held
+ * a CPU's reserve is whole, and free to be used.
  */
 #include "mm/buddy.h"
 
@@ -85,7 +85,6 @@ static void stack_drain(struct page_cache *cache, unsigned order, u64 count)
 /* The stack is empty: fill it from the node, and the reserve, too. */
 static void stack_fill(struct page_cache *cache, unsigned order)
 {
-	struct page *batch[PAGE_STACK0_ROOM];
 	struct page_stack *s = &cache->stack[order];
 	struct node *n = node_of(cache);
 	unsigned want = s->batch, got;
@@ -93,11 +92,9 @@ static void stack_fill(struct page_cache *cache, unsigned order)
 	if (order < PAGE_RESERVE_ORDERS && load_relaxed(&cache->reserve[order].nr) < reserve_want(&cache->reserve[order]))
 		want += reserve_want(&cache->reserve[order]);
 	node_lock(n);
-	got = node_take(n, KIND_PLAIN, order, batch, MIN(want, s->room));
+	got = node_take(n, KIND_PLAIN, order, cache->slots + s->base, MIN(want, s->room));
 	n->allocs += got;
 	node_unlock(n);
-	for (unsigned i = 0; i < got; i++)
-		cache->slots[s->base + i] = batch[i];
 	store_relaxed(&s->top, reserve_fill(cache, order, s->base + got));
 }
 
@@ -141,16 +138,28 @@ static unsigned stack_room(unsigned order)
 	return order < PAGE_STACKED_ORDERS ? PAGE_STACK9_ROOM : 0;
 }
 
+/*
+ * Orders of which a block does not wait on a stack while its buddy is free: large blocks are worth more than the way to the node
+ * costs. (From 6 on: then as many blocks of 2 MiB are left as without stacks, and most frees still go the usual way.)
+ */
+static inline bool gives_back(unsigned order)
+{
+	return order >= 6 && order < BLOCK_ORDER;
+}
+
 static void stack_set_limits(struct page_stack *s, unsigned order, u64 frames)
 {
-	s->room = (u32)MIN(stack_room(order), frames >> order);
-	s->batch = MAX(s->room / (order ? 2 : 4), 1);
+	/* What is moved of order 9 is a power of two where there is much, so that it makes one block. */
+	if (order == ORDER_2M)
+		frames += frames / 2;
+	s->room = (u16)MIN(stack_room(order), frames >> order);
+	s->batch = (u16)MAX(order == ORDER_2M ? s->room * 2 / 3 : s->room / (order ? 2 : 4), 1);
 	s->low = alloc_watch ? INT64_MAX : s->base;
-	s->limit = s->base + (alloc_watch ? 0 : s->room);
+	s->limit = s->base + (alloc_watch || gives_back(order) ? 0u : s->room);
 }
 
 /*
- * Each stack holds at most its CPU's share of 1/64 of its node's memory, and the reserve a quarter of that, so that on a small
+ * Each stack holds at most its CPU's share of 1/64 of its node's memory, that of order 9 half as much again, and the reserve a quarter of that, so that on a small
  * machine no CPU keeps from the others what they need. When the share changes, each CPU sees to its own stacks, the next time that it
  * cannot go the usual way: nobody else writes them. What they hold stays.
  */
@@ -197,7 +206,7 @@ void buddy_watch_changed(void)
 
 static void cache_reset(struct page_cache *cache)
 {
-	i64 base = 0;
+	u32 base = 0;
 
 	for (unsigned order = 0; order <= ORDER_MAX; order++) {
 		cache->stack[order] = (struct page_stack){ .top = base, .low = base, .limit = base, .base = base };
@@ -495,12 +504,12 @@ static bool reset_classes(struct page *page, unsigned order)
 	return true;
 }
 
-/* Whether the other half of 2 MiB is free, so that this one completes it. Read without the lock: a hint. */
-static bool completes_2m(const struct page *page)
+/* Whether the other half of the next larger block is on the node's lists. Read without the lock: a hint. */
+static bool buddy_is_free(const struct page *page, unsigned order)
 {
-	const struct page *buddy = pfn_to_page(page_to_pfn(page) ^ 1u << (BLOCK_ORDER - 1));
+	const struct page *buddy = pfn_to_page(page_to_pfn(page) ^ 1u << order);
 
-	return load_relaxed(&buddy->state) == page_state(PAGE_FREE, BLOCK_ORDER - 1, PAGE_BUDDY, page->node);
+	return load_relaxed(&buddy->state) == page_state(PAGE_FREE, order, PAGE_BUDDY, page->node);
 }
 
 const char *free_prepare(struct page *page, u64 pfn, unsigned order)
@@ -527,9 +536,8 @@ static __noinline void give(struct page *page, unsigned order)
 
 	if (unlikely(alloc_watch & BUDDY_POISON))
 		page_poison(page, order);
-	/* A whole block of 2 MiB is worth more than the way to the node costs. */
 	if (unlikely(!s->room) || page->node != cache->node || page->flags & PAGE_STEERED ||
-	    (order == BLOCK_ORDER - 1 && completes_2m(page))) {
+	    (gives_back(order) && buddy_is_free(page, order))) {
 		node_free(&nodes[page->node], page, order);
 		return;
 	}
@@ -558,7 +566,7 @@ void free_block(struct page *page, unsigned order)
 	struct page_stack *s;
 	i64 top;
 
-	if (order == BLOCK_ORDER - 1 || unlikely(page_index(page) >= page_max_pfn)) {
+	if (unlikely(page_index(page) >= page_max_pfn)) {
 		free_general(page, order);
 		return;
 	}

@@ -275,7 +275,7 @@ extern u64 buddy_poison_hits;
 #define PAGE_STACKED_ORDERS 10u	/* orders 0..9 have stacks */
 #define PAGE_STACK0_ROOM 128u	/* entries of the stack of order 0, which has slots 0..127 */
 #define PAGE_STACK_ROOM 16u	/* of those of orders 1..8 */
-#define PAGE_STACK9_ROOM 32u	/* of that of order 9 */
+#define PAGE_STACK9_ROOM 48u	/* of that of order 9 */
 #define PAGE_RESERVE_ORDERS 4u	/* orders 0..3 have a reserve */
 #define PAGE_RESERVE0_ROOM 32u
 #define PAGE_RESERVE_ROOM 8u
@@ -283,16 +283,18 @@ extern u64 buddy_poison_hits;
 /*
  * One order's stack of one CPU: slots `base` to below `top` of the CPU's cache are in use, at most `room` of them. Orders
  * without a stack have one without room. The usual paths go by `low` and `limit`, which are base and base + room, or such that
- * every allocation and free takes the slow path.
+ * every allocation or free takes the slow path: frees of orders 6 to 8 always do.
  */
 struct page_stack {
 	i64 top;
 	i64 low;
 	i64 limit;
-	i64 base;
-	u32 room;
-	u32 batch;	/* entries that are moved to or from the node at a time */
+	u32 base;
+	u16 room;
+	u16 batch;	/* entries that are moved to or from the node at a time */
 };
+
+_Static_assert(sizeof(struct page_stack) == 32, "a shift finds one of an order");
 
 /* What a CPU keeps for its interrupts: entries 0 to below nr. */
 struct page_reserve {

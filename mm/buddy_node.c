@@ -159,20 +159,22 @@ void node_give(struct node *n, u32 pfn, unsigned order, enum page_kind kind)
 void node_give_all(struct node *n, unsigned order, struct page *const *slots, u64 count)
 {
 	struct page *const *end = slots + count;
+	u32 inside = state_inside(n);
+	u64 step = 1u << order;
 
 	while (slots < end) {
 		u32 pfn = (u32)page_to_pfn(*slots);
 		struct page *const *run = slots + 1;
+		struct page *next = *slots + step;
 		unsigned o = order;
 
-		while (run < end && *run == run[-1] + (1u << order))
-			run++;
+		/* Inside a block, or else given by itself below, which writes it again. */
+		for (; run < end && *run == next; run++, next += step)
+			store_relaxed(&next->state, inside);
 		if (run - slots > 1) {
 			o += log2_floor((u64)(run - slots));
 			if (pfn)
 				o = MIN(o, (unsigned)__builtin_ctz(pfn));
-			for (u64 i = 1; i < 1u << (o - order); i++)
-				store_relaxed(&slots[i]->state, state_inside(n));
 		}
 		node_give(n, pfn, o, KIND_PLAIN);
 		slots += 1u << (o - order);
