@@ -12,9 +12,11 @@
 #include "kernel/base/fmt.h"
 #include "mm/account.h"
 #include "mm/buddy.h"
+#include "mm/depot.h"
 #include "mm/directmap.h"
 #include "mm/execmem.h"
 #include "mm/kernel_map.h"
+#include "mm/page_owner.h"
 #include "mm/set_memory.h"
 #include "mm/temp_map.h"
 #include "mm/unmapped.h"
@@ -378,6 +380,24 @@ static void charge_back(void)
 	CHECK_EQ(account_close(&account), 0);
 }
 
+static struct depot depot;
+
+/* Nothing is kept of a stack that there was no room for. */
+static int stack_put(void)
+{
+	static const u64 stack[] = { 1, 2, 3 };
+
+	if (depot_put(&depot, stack, ARRAY_SIZE(stack)))
+		return 0;
+	CHECK_EQ(depot.stacks, 0);
+	return -ENOMEM;
+}
+
+static void stack_forgotten(void)
+{
+	depot_reset(&depot);
+}
+
 static const struct operation {
 	const char *name;
 	void (*first)(void);	/* may be NULL; undone by undo too, which runs either way then */
@@ -413,6 +433,8 @@ static const struct operation {
 	{ "unmapped_pages_alloc", NULL, page_taken, page_given_back, 1 },
 	{ "unmapped_pages_alloc.no_block", blocks_gone, page_taken, blocks_back, 2 },
 	{ "unmapped_pages_alloc.account", account_first, page_charged, charge_back, 1 },
+	{ "depot_put", NULL, stack_put, stack_forgotten, 1 },
+	{ "page_owner_start", NULL, page_owner_start, page_owner_stop, 2 },
 	{ "unmapped_pages_alloc.single", cache_off, page_taken, page_given_back, 1 },
 };
 
