@@ -38,6 +38,8 @@ enum mm_plant {
 	PLANT_ACCOUNT_LEAKS,		/* an allocation that fails keeps its charge */
 	PLANT_ACCOUNT_KEEPS_REFUSED,	/* a limit that refuses leaves the charge on the accounts below */
 	PLANT_DEPOT_TWICE,		/* who loses the race for a list's head does not look at what came before him */
+	PLANT_SLAB_DOUBLE_FREE,		/* whether an object is free already is not looked at */
+	PLANT_SLAB_DEFERRED_LOST,	/* who lets a cache's lock go does not look for what was deferred */
 	PLANTS,
 	/* Races, which only CPUs that are threads run into. */
 	PLANT_RACE_GEN = PLANTS,	/* a CPU records a generation that came after its flush */

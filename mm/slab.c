@@ -2,37 +2,180 @@
 /*
  * Small objects of one size each. See slab.h.
  *
- * A slab is one frame: a header with a bitmap of the objects in use, then the objects. The bitmap, not a list through the
- * objects, says what is free, so a double free is seen and a freed object that is written to breaks nothing.
- * Slabs with free objects are on the cache's list, through struct page; full ones are on none.
+ * Two bits are kept of each object: `used`, it is a caller's, changed by atomic instructions, so that a free finds out for certain
+ * whether it is one; and `ready`, it lies in its slab, changed under the cache's lock. One with neither is on a list of a CPU, or on its
+ * way. The bits, not links through the objects, say what is free, so a freed object that is written to breaks nothing.
+ * Up to 32 objects have their bits in struct page, more in the last bytes of the frame.
+ *
+ * Slabs with objects ready are on the cache's list, through struct page; the others are on none.
+ *
+ * Who frees and cannot have the lock pushes the object onto the cache's deferred list, through the object's own first words, and tries the
+ * lock once more. Who has the lock takes what is deferred before it lets go, and looks once more afterwards. So a list that is not empty
+ * has somebody at it, and nothing is left for later. A link that somebody has written over is seen, and named; what was
+ * behind it stays out.
  */
 #include "mm/slab.h"
 
 #include "kernel/base/bits.h"
 #include "kernel/base/log.h"
 #include "kernel/base/string.h"
+#include "mm/account.h"
 #include "mm/buddy.h"
+#include "mm/plant.h"
+#include "mm/slab_internal.h"
 
-#define SLAB_MAGIC 0x62616c73u	/* "slab" */
-#define SLAB_WORDS 4u		/* 256 objects of 16 bytes would fill a frame */
+#define WORD_BITS 32u
+#define DEFERRED_MARK 0x64656665727265ull	/* a link's second word: mark ^ link ^ its own address */
 
-struct slab {
-	u32 magic;
-	u32 in_use;
-	struct slab_cache *cache;
-	u64 used[SLAB_WORDS];
+struct slab_deferred {
+	struct slab_deferred *next;
+	u64 check;
 };
 
-_Static_assert(sizeof(struct slab) % 16 == 0, "objects are 16-byte aligned");
+u64 slab_bad_frees;
 
-static u32 object_size(const struct slab_cache *cache)
+/* ---- Geometry ---- */
+
+static u32 object_bytes(const struct slab_cache *cache)
 {
 	return (u32)align_up(cache->size, 16);
 }
 
-static u32 objects_per_slab(const struct slab_cache *cache)
+static u32 words_of(u32 objects)
 {
-	return (u32)((PAGE_SIZE - sizeof(struct slab)) / object_size(cache));
+	return (objects + WORD_BITS - 1) / WORD_BITS;
+}
+
+/* Bytes at the frame's end: both bits of as many objects as would fit without them. */
+static u32 tail_bytes(u32 bytes)
+{
+	u32 most = (u32)PAGE_SIZE / bytes;
+
+	return most <= WORD_BITS ? 0 : 2 * words_of(most) * (u32)sizeof(u32);
+}
+
+/* Found when a slab is made: before the first one nobody needs it, and it is the same each time. */
+static void set_geometry(struct slab_cache *cache)
+{
+	u32 bytes = object_bytes(cache);
+
+	store_relaxed(&cache->reciprocal, (u32)((BIT(32) + bytes - 1) / bytes));
+	store_relaxed(&cache->per_slab, ((u32)PAGE_SIZE - tail_bytes(bytes)) / bytes);
+}
+
+static inline u32 *used_bits(const struct slab_cache *cache, struct page *page)
+{
+	u32 n = load_relaxed(&cache->per_slab);
+
+	if (n <= WORD_BITS)
+		return (u32 *)&page->objects;
+	return (u32 *)((char *)page_to_virt(page) + PAGE_SIZE) - 2 * words_of(n);
+}
+
+static inline u32 *ready_bits(const struct slab_cache *cache, struct page *page)
+{
+	return used_bits(cache, page) + words_of(load_relaxed(&cache->per_slab));
+}
+
+/* Bits of word w that stand for an object. */
+static u32 word_mask(const struct slab_cache *cache, u32 w)
+{
+	u32 left = load_relaxed(&cache->per_slab) - w * WORD_BITS;
+
+	return left >= WORD_BITS ? UINT32_MAX : (u32)BIT(left) - 1;
+}
+
+static void *object_at(const struct slab_cache *cache, const struct page *page, u32 index)
+{
+	return (char *)page_to_virt(page) + index * object_bytes(cache);
+}
+
+const char *slab_find(const void *pointer, struct slab_object *out)
+{
+	u64 pa = (u64)pointer - arch_mm.direct_ptr, offset = pa & (PAGE_SIZE - 1);
+	pfn_t pfn = pa >> PAGE_SHIFT;
+
+	if (pfn >= page_max_pfn || !pfn_valid(pfn) || page_class(pfn_to_page(pfn)) != PAGE_SLAB)
+		return "which is no object's";
+	out->page = pfn_to_page(pfn);
+	out->cache = (struct slab_cache *)load_relaxed(&out->page->private);
+	if (!out->cache)
+		return "which is no object's";
+	out->index = (u32)(offset * load_relaxed(&out->cache->reciprocal) >> 32);
+	if (out->index >= load_relaxed(&out->cache->per_slab) || out->index * object_bytes(out->cache) != offset)
+		return "which is inside an object";
+	return NULL;
+}
+
+void slab_mark_used(const void *object)
+{
+	struct page *page = virt_to_page(object);
+	const struct slab_cache *cache = (const struct slab_cache *)page->private;
+	u32 index = (u32)(((u64)object & (PAGE_SIZE - 1)) * load_relaxed(&cache->reciprocal) >> 32);
+
+	fetch_or(&used_bits(cache, page)[index / WORD_BITS], (u32)BIT(index % WORD_BITS));
+}
+
+bool slab_mark_free(const struct slab_object *o)
+{
+	u32 bit = (u32)BIT(o->index % WORD_BITS);
+
+	return fetch_and(&used_bits(o->cache, o->page)[o->index / WORD_BITS], ~bit) & bit || PLANTED(PLANT_SLAB_DOUBLE_FREE);
+}
+
+void slab_bad_free(const struct slab_cache *cache, const void *pointer, const char *why)
+{
+	fetch_add(&slab_bad_frees, 1);
+	log_warn("slab %s: free of %p, %s", cache->name, pointer, why);
+}
+
+/* ---- Slabs ---- */
+
+/* A new one, on no list; all its objects are ready. Task context, or any. */
+static struct page *slab_new(struct slab_cache *cache, bool nolock)
+{
+	struct page *page;
+	u32 *used;
+
+	if (cache->account && account_charge(cache->account, 1))
+		return NULL;
+	page = nolock ? alloc_pages_nolock(NODE_ANY, 0) : alloc_page(0);
+	if (!page) {
+		if (cache->account)
+			account_uncharge(cache->account, 1);
+		return NULL;
+	}
+	set_geometry(cache);
+	page->private = (u64)cache;
+	page->objects = 0;
+	used = used_bits(cache, page);
+	for (u32 w = 0; w < words_of(cache->per_slab); w++) {
+		used[w] = 0;
+		ready_bits(cache, page)[w] = word_mask(cache, w);
+	}
+	page_put_class(page, PAGE_SLAB);
+	fetch_add(&cache->slabs, 1);
+	return page;
+}
+
+/* Back to the page allocator: those on a list through `next`. */
+static void slabs_release(struct slab_cache *cache, u32 pfn, bool nolock)
+{
+	while (pfn != PFN_NONE) {
+		struct page *page = pfn_to_page(pfn);
+
+		pfn = page->next;
+		page_put_class(page, PAGE_KERNEL);
+		page->private = 0;
+		page->objects = 0;
+		fetch_add(&cache->slabs, -1ull);
+		if (cache->account)
+			account_uncharge(cache->account, 1);
+		if (nolock)
+			free_pages_nolock(page, 0);
+		else
+			free_page(page);
+	}
 }
 
 static void list_push(struct slab_cache *cache, struct page *page)
@@ -56,111 +199,343 @@ static void list_take(struct slab_cache *cache, struct page *page)
 		pfn_to_page(page->next)->prev = page->prev;
 }
 
-/* Take an object out of a slab that has one. Locked. */
-static void *take(struct slab_cache *cache, struct page *page)
+static bool none_ready(const struct slab_cache *cache, struct page *page)
 {
-	struct slab *slab = page_to_virt(page);
-	u32 i = 0;
+	const u32 *ready = ready_bits(cache, page);
 
-	while (!~slab->used[i / 64])
-		i += 64;
-	i += (u32)__builtin_ctzll(~slab->used[i / 64]);
-	slab->used[i / 64] |= BIT(i % 64);
-	if (++slab->in_use == objects_per_slab(cache))
-		list_take(cache, page);
-	cache->objects++;
-	return (char *)(slab + 1) + i * object_size(cache);
+	for (u32 w = 0; w < words_of(cache->per_slab); w++)
+		if (ready[w])
+			return false;
+	return true;
 }
 
-/* A new slab, not on the list yet. */
-static struct page *new_slab(struct slab_cache *cache)
+static bool all_ready(const struct slab_cache *cache, struct page *page)
 {
-	struct page *page = alloc_page(0);
-	struct slab *slab;
+	const u32 *ready = ready_bits(cache, page);
 
-	if (!page)
+	for (u32 w = 0; w < words_of(cache->per_slab); w++)
+		if (ready[w] != word_mask(cache, w))
+			return false;
+	return true;
+}
+
+/* An object out of a slab that has one ready; the slab is nobody else's, or the lock is held. */
+static void *slab_pop(struct slab_cache *cache, struct page *page)
+{
+	u32 *ready = ready_bits(cache, page), w = 0, bit;
+
+	while (!ready[w])
+		w++;
+	bit = (u32)__builtin_ctz(ready[w]);
+	ready[w] &= ready[w] - 1;
+	fetch_add(&cache->objects, 1);
+	return object_at(cache, page, w * WORD_BITS + bit);
+}
+
+/* One of the cache's; NULL: none is ready. Locked. */
+static void *take_locked(struct slab_cache *cache)
+{
+	struct page *page;
+	void *object;
+
+	if (cache->partial == PFN_NONE)
 		return NULL;
-	page_put_class(page, PAGE_SLAB);
-	slab = page_to_virt(page);
-	memset(slab, 0, sizeof(*slab));
-	slab->magic = SLAB_MAGIC;
-	slab->cache = cache;
-	/* Objects that do not fit are in use for ever. */
-	for (u32 i = objects_per_slab(cache); i < SLAB_WORDS * 64; i++)
-		slab->used[i / 64] |= BIT(i % 64);
-	return page;
+	page = pfn_to_page(cache->partial);
+	object = slab_pop(cache, page);
+	if (none_ready(cache, page))
+		list_take(cache, page);
+	return object;
+}
+
+/* Back into its slab. A slab that is empty then goes onto *empty. Locked. */
+static void give_locked(struct slab_cache *cache, void *object, u32 *empty)
+{
+	struct page *page = virt_to_page(object);
+	u32 index = (u32)(((u64)object & (PAGE_SIZE - 1)) * cache->reciprocal >> 32);
+
+	if (none_ready(cache, page))
+		list_push(cache, page);
+	ready_bits(cache, page)[index / WORD_BITS] |= (u32)BIT(index % WORD_BITS);
+	fetch_add(&cache->objects, -1ull);
+	if (!all_ready(cache, page))
+		return;
+	list_take(cache, page);
+	page->next = *empty;
+	*empty = (u32)page_to_pfn(page);
+}
+
+/* ---- Deferred objects ---- */
+
+static u64 link_check(const struct slab_deferred *d, const struct slab_deferred *next)
+{
+	return DEFERRED_MARK ^ (u64)d ^ (u64)next;
+}
+
+static void link_set(struct slab_deferred *d, struct slab_deferred *next)
+{
+	store_relaxed(&d->next, next);
+	store_relaxed(&d->check, link_check(d, next));
+}
+
+/* A chain from first to last. Any context. */
+static void defer(struct slab_cache *cache, struct slab_deferred *first, struct slab_deferred *last)
+{
+	struct slab_deferred *head = load_relaxed(&cache->deferred);
+
+	do {
+		link_set(last, head);
+	} while (!compare_exchange(&cache->deferred, &head, first));
+	fetch_add(&cache->deferrals, 1);
+}
+
+/* Whether this is an object of the cache's that is neither used nor ready, and whose link is as it was written. */
+static bool is_deferred(const struct slab_cache *cache, const struct slab_deferred *d)
+{
+	struct slab_object o;
+	u32 bit;
+
+	if (slab_find(d, &o) || o.cache != cache || load_relaxed(&d->check) != link_check(d, load_relaxed(&d->next)))
+		return false;
+	bit = (u32)BIT(o.index % WORD_BITS);
+	return !((load_relaxed(&used_bits(cache, o.page)[o.index / WORD_BITS]) |
+		  ready_bits(cache, o.page)[o.index / WORD_BITS]) & bit);
+}
+
+static void take_deferred(struct slab_cache *cache, u32 *empty)
+{
+	struct slab_deferred *d;
+
+	if (!load_relaxed(&cache->deferred))
+		return;
+	d = exchange_acquire(&cache->deferred, NULL);
+	while (d) {
+		struct slab_deferred *next;
+
+		if (!is_deferred(cache, d)) {
+			slab_bad_free(cache, d, "which was written to after it was freed");
+			return;
+		}
+		next = d->next;
+		give_locked(cache, d, empty);
+		d = next;
+	}
+}
+
+/* Let the lock go, with whatever was deferred meanwhile; give empty slabs back. */
+static void cache_unlock(struct slab_cache *cache, u32 empty, bool nolock)
+{
+	for (;;) {
+		take_deferred(cache, &empty);
+		spin_unlock(&cache->lock);
+		fence_full();
+		if (PLANTED(PLANT_SLAB_DEFERRED_LOST) || !load_relaxed(&cache->deferred) || !spin_trylock(&cache->lock))
+			break;
+	}
+	slabs_release(cache, empty, nolock);
+}
+
+/* Look after what this caller has deferred: whoever held the lock may have let it go before. */
+static void deferred_retry(struct slab_cache *cache)
+{
+	fence_full();
+	if (!PLANTED(PLANT_SLAB_DEFERRED_LOST) && spin_trylock(&cache->lock))
+		cache_unlock(cache, PFN_NONE, true);
+}
+
+/* ---- By the batch ---- */
+
+static unsigned take_ready(struct slab_cache *cache, void **objects, unsigned want)
+{
+	unsigned got = 0;
+	u32 empty = PFN_NONE;
+
+	spin_lock(&cache->lock);
+	while (got < want && (objects[got] = take_locked(cache)))
+		got++;
+	if (!got) {
+		take_deferred(cache, &empty);
+		while (got < want && (objects[got] = take_locked(cache)))
+			got++;
+	}
+	cache_unlock(cache, empty, false);
+	return got;
+}
+
+unsigned slab_take(struct slab_cache *cache, void **objects, unsigned want)
+{
+	unsigned got = take_ready(cache, objects, want);
+	struct page *fresh;
+
+	if (got)
+		return got;
+	fresh = slab_new(cache, false);
+	if (!fresh)
+		return 0;
+	/* Its first objects are this caller's, before anybody else sees it. */
+	while (got < want && !none_ready(cache, fresh))
+		objects[got++] = slab_pop(cache, fresh);
+	if (none_ready(cache, fresh))
+		return got;
+	spin_lock(&cache->lock);
+	list_push(cache, fresh);
+	cache_unlock(cache, PFN_NONE, false);
+	return got;
+}
+
+/* The lock is not to be had: all objects of a new slab but one are deferred. */
+static void defer_rest(struct slab_cache *cache, struct page *fresh)
+{
+	struct slab_deferred *first = slab_pop(cache, fresh), *last = first;
+
+	while (!none_ready(cache, fresh)) {
+		struct slab_deferred *d = slab_pop(cache, fresh);
+
+		link_set(d, first);
+		first = d;
+	}
+	defer(cache, first, last);
+	deferred_retry(cache);
+}
+
+void *slab_take_nolock(struct slab_cache *cache)
+{
+	struct page *fresh;
+	void *object;
+
+	if (spin_trylock(&cache->lock)) {
+		object = take_locked(cache);
+		cache_unlock(cache, PFN_NONE, true);
+		if (object)
+			return object;
+	}
+	fresh = slab_new(cache, true);
+	if (!fresh)
+		return NULL;
+	object = slab_pop(cache, fresh);
+	if (spin_trylock(&cache->lock)) {
+		list_push(cache, fresh);
+		cache_unlock(cache, PFN_NONE, true);
+	} else {
+		defer_rest(cache, fresh);
+	}
+	return object;
+}
+
+void slab_give(struct slab_cache *cache, void *const *objects, unsigned nr)
+{
+	u32 empty = PFN_NONE;
+
+	spin_lock(&cache->lock);
+	for (unsigned i = 0; i < nr; i++)
+		give_locked(cache, objects[i], &empty);
+	cache_unlock(cache, empty, false);
+}
+
+void slab_give_nolock(struct slab_cache *cache, void *object)
+{
+	u32 empty = PFN_NONE;
+
+	if (spin_trylock(&cache->lock)) {
+		give_locked(cache, object, &empty);
+		cache_unlock(cache, empty, true);
+		return;
+	}
+	defer(cache, object, object);
+	deferred_retry(cache);
+}
+
+/* ---- One object ---- */
+
+static void *hand_out(struct slab_cache *cache, void *object)
+{
+	slab_mark_used(object);
+	memset(object, 0, object_bytes(cache));
+	return object;
 }
 
 void *slab_alloc(struct slab_cache *cache)
 {
-	struct page *fresh = NULL;
 	void *object;
 
-	spin_lock(&cache->lock);
-	if (cache->partial == PFN_NONE) {
-		spin_unlock(&cache->lock);
-		fresh = new_slab(cache);
-		if (!fresh)
-			return NULL;
-		spin_lock(&cache->lock);
-		list_push(cache, fresh);
-		cache->slabs++;
-	}
-	object = take(cache, pfn_to_page(cache->partial));
-	spin_unlock(&cache->lock);
-	memset(object, 0, object_size(cache));
-	return object;
+	return slab_take(cache, &object, 1) ? hand_out(cache, object) : NULL;
 }
 
-/* The slab and the index of an object, or false with the reason in the log. */
-static bool find_object(struct slab_cache *cache, const void *object, struct slab **out, u32 *index)
+void *slab_alloc_nolock(struct slab_cache *cache)
 {
-	struct slab *slab = (struct slab *)align_down((u64)object, PAGE_SIZE);
-	pfn_t pfn = phys_to_pfn(virt_to_phys(slab));
-	u64 offset = (u64)object - (u64)(slab + 1);
+	void *object = slab_take_nolock(cache);
 
-	if (!pfn_valid(pfn) || page_class(pfn_to_page(pfn)) != PAGE_SLAB || slab->magic != SLAB_MAGIC ||
-	    slab->cache != cache) {
-		log_warn("slab %s: free of %p, which is not its", cache->name, object);
-		return false;
-	}
-	*out = slab;
-	*index = (u32)(offset / object_size(cache));
-	if (offset % object_size(cache) || *index >= objects_per_slab(cache)) {
-		log_warn("slab %s: free of %p, which is inside an object", cache->name, object);
-		return false;
-	}
-	return true;
+	return object ? hand_out(cache, object) : NULL;
+}
+
+/* Whether the object is the cache's and its caller's, who is no longer. */
+static bool take_back(struct slab_cache *cache, const void *object)
+{
+	struct slab_object o;
+	const char *why = slab_find(object, &o);
+
+	if (!why && o.cache != cache)
+		why = "which is another cache's";
+	if (!why && !slab_mark_free(&o))
+		why = "which is free already";
+	if (why)
+		slab_bad_free(cache, object, why);
+	return !why;
 }
 
 void slab_free(struct slab_cache *cache, void *object)
 {
-	struct page *page, *empty = NULL;
-	struct slab *slab;
-	u32 i;
+	if (object && take_back(cache, object))
+		slab_give(cache, &object, 1);
+}
 
-	if (!object || !find_object(cache, object, &slab, &i))
-		return;
-	page = virt_to_page(slab);
-	spin_lock(&cache->lock);
-	if (!(slab->used[i / 64] >> (i % 64) & 1)) {
-		spin_unlock(&cache->lock);
-		log_warn("slab %s: %p freed twice", cache->name, object);
-		return;
+void slab_free_nolock(struct slab_cache *cache, void *object)
+{
+	if (object && take_back(cache, object))
+		slab_give_nolock(cache, object);
+}
+
+/* ---- Checks ---- */
+
+static u64 bits_in(u32 word)
+{
+	u64 nr = 0;
+
+	for (; word; word &= word - 1)
+		nr++;
+	return nr;
+}
+
+static unsigned check_slab(const struct slab_cache *cache, struct page *page, u64 *out)
+{
+	const u32 *used = used_bits(cache, page), *ready = ready_bits(cache, page);
+	unsigned faults = 0;
+
+	for (u32 w = 0; w < words_of(cache->per_slab); w++) {
+		faults += (used[w] & ready[w]) != 0 || ((used[w] | ready[w]) & ~word_mask(cache, w));
+		*out += bits_in(word_mask(cache, w) & ~ready[w]);
 	}
-	slab->used[i / 64] &= ~BIT(i % 64);
-	cache->objects--;
-	if (slab->in_use-- == objects_per_slab(cache))
-		list_push(cache, page);
-	if (!slab->in_use) {
-		list_take(cache, page);
-		cache->slabs--;
-		empty = page;
+	return faults + all_ready(cache, page);
+}
+
+unsigned slab_check(const struct slab_cache *cache)
+{
+	u64 slabs = 0, listed = 0, ready = 0, out = 0;
+	unsigned faults = 0;
+
+	for (pfn_t pfn = 0; pfn < page_max_pfn; pfn++) {
+		struct page *page = pfn_to_page(pfn);
+
+		if (!pfn_valid(pfn)) {
+			pfn |= SECTION_FRAMES - 1;
+			continue;
+		}
+		if (page_class(page) != PAGE_SLAB || page->private != (u64)cache)
+			continue;
+		slabs++;
+		ready += !none_ready(cache, page);
+		faults += check_slab(cache, page, &out);
 	}
-	spin_unlock(&cache->lock);
-	if (empty) {
-		slab->magic = 0;
-		page_put_class(empty, PAGE_KERNEL);
-		free_page(empty);
-	}
+	for (u32 pfn = cache->partial; pfn != PFN_NONE && listed <= slabs; pfn = pfn_to_page(pfn)->next)
+		listed++;
+	return faults + (slabs != cache->slabs) + (listed != ready) + (out != cache->objects) + (cache->deferred != NULL);
 }

@@ -17,6 +17,7 @@
 #include "mm/buddy.h"
 #include "mm/directmap.h"
 #include "mm/execmem.h"
+#include "mm/kmalloc.h"
 #include "mm/page_owner.h"
 #include "mm/pgtable.h"
 #include "mm/pt_audit.h"
@@ -315,6 +316,7 @@ static void read_ground(struct ground *g)
 
 	unmapped_shrink(UNMAPPED_ALL);
 	pt_settle(&kernel_space);
+	kmalloc_drain();
 	buddy_drain();
 	g->online = *arch_cpus_online();
 	/* New stacks of callers take storage, and keep it. */
@@ -370,6 +372,9 @@ static void check_machine(void)
 	faults = unmapped_check();
 	if (faults)
 		note_failure("unmapped_check: %u faults", faults);
+	faults = kmalloc_check();
+	if (faults)
+		note_failure("kmalloc_check: %u faults", faults);
 	if (audit.windows != windows_at_start)
 		note_failure("pt_audit: %llu pages mapped in registered windows, %llu at the start",
 			     (unsigned long long)audit.windows, (unsigned long long)windows_at_start);

@@ -111,7 +111,7 @@ TEST(slab, bad_frees_are_refused)
 	slab_free(&cache, NULL);
 	check_refused(&cache, p + 1);
 	check_refused(&cache, p + 16);
-	check_refused(&cache, frame_start);
+	check_refused(&cache, frame_start + 1);
 	check_refused(&cache, frame_start + PAGE_SIZE - 1);
 	check_refused(&other, p);
 	check_refused(&cache, o);

@@ -16,6 +16,7 @@
 #include "mm/directmap.h"
 #include "mm/execmem.h"
 #include "mm/kernel_map.h"
+#include "mm/kmalloc.h"
 #include "mm/page_owner.h"
 #include "mm/set_memory.h"
 #include "mm/temp_map.h"
@@ -355,6 +356,31 @@ static void undo_execmem(void)
 	CHECK_EQ(execmem_set_policy(EXECMEM_HUGE), 0);
 }
 
+/* Several sizes, one after the other, until one fails. */
+static int objects(void *(*allocate)(size_t size, unsigned flags))
+{
+	static const size_t sizes[] = { 16, 200, 1000, 4096 };
+	void *got[ARRAY_SIZE(sizes)];
+	unsigned n = 0;
+
+	while (n < ARRAY_SIZE(sizes) && (got[n] = allocate(sizes[n], 0)))
+		n++;
+	for (unsigned i = 0; i < n; i++)
+		kfree(got[i]);
+	kmalloc_drain();
+	return n < ARRAY_SIZE(sizes) ? -ENOMEM : 0;
+}
+
+static int objects_taken(void)
+{
+	return objects(kmalloc);
+}
+
+static int objects_taken_nolock(void)
+{
+	return objects(kmalloc_nolock);
+}
+
 static struct account account;
 
 static void account_first(void)
@@ -429,6 +455,8 @@ static const struct operation {
 	{ "vmap", NULL, vmap_pages, undo_vmap, 1 },
 	{ "ioremap", NULL, ioremap_some, undo_ioremap, 0 },
 	{ "execmem_alloc.pages", execmem_pages_first, execmem_pages, undo_execmem, 5 },
+	{ "kmalloc", NULL, objects_taken, NULL, 4 },
+	{ "kmalloc_nolock", NULL, objects_taken_nolock, NULL, 4 },
 	{ "temp_map_init", temp_map_reset, roots_made, roots_back, 5 },
 	{ "unmapped_pages_alloc", NULL, page_taken, page_given_back, 1 },
 	{ "unmapped_pages_alloc.no_block", blocks_gone, page_taken, blocks_back, 2 },

@@ -18,7 +18,9 @@
 #include "mm/buddy.h"
 #include "mm/buddy_internal.h"
 #include "mm/execmem.h"
+#include "mm/kmalloc.h"
 #include "mm/pt_audit.h"
+#include "mm/slab.h"
 #include "mm/temp_map.h"
 #include "mm/unmapped.h"
 #include "tests/fixture.h"
@@ -76,6 +78,8 @@ static const struct plant {
 	{ PLANT_ACCOUNT_LEAKS, "failed_allocation_stays_charged", BY_SUMS, 0 },
 	{ PLANT_ACCOUNT_KEEPS_REFUSED, "refused_charge_stays_below", BY_SUMS, 0 },
 	{ PLANT_DEPOT_TWICE, "stack_put_in_twice", BY_SUMS, 0 },
+	{ PLANT_SLAB_DOUBLE_FREE, "object_freed_twice", BY_SUMS, 0 },
+	{ PLANT_SLAB_DEFERRED_LOST, "deferred_object_forgotten", BY_SUMS, 0 },
 };
 
 _Static_assert(ARRAY_SIZE(plants) == PLANTS - 1, "every planted bug has a row");
@@ -352,9 +356,44 @@ static void put_stack_twice(void)
 	depot_reset(&stacks);
 }
 
+static void let_go(void *arg)
+{
+	store_relaxed((u32 *)arg, 0);
+}
+
+/* Twice the same object; and one whose cache's lock is let go between the two tries for it. */
+static void free_objects(void)
+{
+	static struct slab_cache cache = { .name = "plant", .size = 64, .partial = PFN_NONE };
+	u64 bad = slab_bad_frees;
+	void *p = kmalloc(100, 0), *object = slab_alloc(&cache);
+
+	found->wrong += !p || !object;
+	kfree(p);
+	kfree(p);
+	found->found[BY_SUMS] += slab_bad_frees != bad + 1;
+	if (PLANTED(PLANT_SLAB_DOUBLE_FREE))
+		return;		/* what is broken is not to be walked over */
+	store_relaxed(&cache.lock.holder, MAX_CPUS);
+	host.race = let_go;
+	host.race_arg = &cache.lock.holder;
+	host.race_cpu = 0;
+	host.race_as = host.nr_cpus - 1;
+	host.race_points = 0;
+	host.race_at = 2;
+	slab_free_nolock(&cache, object);
+	host.race = NULL;
+	store_relaxed(&cache.lock.holder, 0);
+	found->wrong += cache.deferrals != 1;
+	found->found[BY_SUMS] += cache.slabs != 0 || cache.deferred != NULL;
+	kmalloc_drain();
+	found->found[BY_SUMS] += kmalloc_check() != 0;
+}
+
 static void workload(void)
 {
 	read_acpi();
+	free_objects();
 	put_stack_twice();
 	charge_in_vain();
 	fixture_policy(PT_COLLAPSE_EAGER);
