@@ -17,11 +17,15 @@ void wait_begin(struct wait_queue *queue, struct waiter *waiter)
 	fence_full();
 }
 
-void wait_end(struct wait_queue *queue, struct waiter *waiter)
+bool wait_end(struct wait_queue *queue, struct waiter *waiter)
 {
+	bool queued;
+
 	spin_lock(&queue->lock);
+	queued = !list_empty(&waiter->node);
 	list_del(&waiter->node);
 	spin_unlock(&queue->lock);
+	return queued;
 }
 
 static u32 wake(struct wait_queue *queue, u32 max)

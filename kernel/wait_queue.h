@@ -10,6 +10,10 @@
  * thread that has waited longest off the queue; who finds the condition false again (somebody was quicker) waits anew,
  * behind the others. The condition is looked at without a lock, any number of times: it reads what it needs
  * atomically, and where it also takes something, it does so by compare-and-exchange.
+ *
+ * A waiter whose condition is true at once may be woken nevertheless, between the look and its leave. That wake-up may have been
+ * for something else than what it took, which the next in line waits for: so it is passed on. Where it was not, one thread
+ * looks in vain.
  */
 #ifndef KERNEL_WAIT_QUEUE_H
 #define KERNEL_WAIT_QUEUE_H
@@ -48,12 +52,13 @@ struct waiter {
 			thread_park();                  \
 			wait_end((queue), &waiter_);    \
 		}                                       \
-		wait_end((queue), &waiter_);            \
+		if (!wait_end((queue), &waiter_))       \
+			wake_one(queue);                \
 	} while (0)
 
-/* Be on the queue, and no longer. For wait_event(). */
+/* Be on the queue, and no longer: whether nobody has taken the waiter off it meanwhile. For wait_event(). */
 void wait_begin(struct wait_queue *queue, struct waiter *waiter);
-void wait_end(struct wait_queue *queue, struct waiter *waiter);
+bool wait_end(struct wait_queue *queue, struct waiter *waiter);
 
 /* Wake the one that has waited longest, or all. Returns how many. Task context. */
 u32 wake_one(struct wait_queue *queue);

@@ -453,6 +453,40 @@ TEST_ID(thread, as_many_wake_as_are_woken, "BT5")
 	CHECK_EQ(pool.tokens, 0);
 }
 
+/*
+ * A taker that is still on the queue when it has its token. Meanwhile another one has come, found none and parked; a second token is
+ * posted, and the wake-up for it meets who is first in line.
+ */
+static bool take_and_post(struct pool *p, const struct thread *other)
+{
+	if (!take_token(p))
+		return false;
+	while (thread_state(other) != THREAD_WAITING)
+		thread_yield();
+	CHECK_EQ(p->tokens, 0);
+	fetch_add(&p->tokens, 1);
+	CHECK_EQ(wake_one(&p->queue), 1);
+	CHECK_EQ(thread_state(other), THREAD_WAITING);
+	return true;
+}
+
+TEST_ID(thread, who_needs_no_wake_up_passes_it_on, "BT5")
+{
+	struct pool pool = { .tokens = 1, .each = 1 };
+	struct thread *other;
+
+	wait_queue_init(&pool.queue);
+	other = crew_start(arch_this_cpu()->id, "second", take_tokens, &pool);
+	wait_event(&pool.queue, take_and_post(&pool, other));
+	for (u32 i = 0; i < 10; i++)
+		thread_yield();
+	CHECK_EQ(pool.taken, 1);
+	CHECK_EQ(pool.tokens, 0);
+	CHECK(list_empty(&pool.queue.waiters));
+	wake_all(&pool.queue);		/* so that the join ends in any case */
+	CHECK_EQ(thread_join(other), 0);
+}
+
 struct line {
 	struct wait_queue queue;
 	u32 gate;
