@@ -292,7 +292,7 @@ help:
 	'make qcheck     build, check-layers, host-test and one QEMU boot: under two minutes' \
 	'make host-test  mm/ as a Linux program: model, random operations, sanitizers' \
 	'make tsan       virtual CPUs as threads, under ThreadSanitizer' \
-	'make fuzz       hosted random operations with new seeds for FUZZ_SECONDS=60' \
+	'make fuzz       libFuzzer (clang) on what reads ACPI tables, command lines and ELF files, for FUZZ_SECONDS=60 in all' \
 	'make bench      costs beside those of others (docs/peers.csv): callgrind and QEMU icount' \
 	'make esp        build/esp/: the EFI system partition as a folder' \
 	'make image      build/tangram.img: a GPT disk image for a USB stick or a virtual machine' \
