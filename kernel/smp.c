@@ -118,10 +118,14 @@ struct cpu {
 	struct range stacks[CPU_STACKS];
 	u64 tsc;		/* when it came in */
 	u32 node;
-	u32 state;		/* enum cpu_progress: written by the CPU */
+	u32 state;		/* enum cpu_progress */
 };
 
-enum cpu_progress { CPU_ABSENT, CPU_UP, CPU_UNFIT };
+/*
+ * Whether a CPU that comes late takes part is decided by who changes CPU_ABSENT first: the CPU (CPU_COMING), just before others may
+ * see it, or the one that waits for it (CPU_LEFT_OUT).
+ */
+enum cpu_progress { CPU_ABSENT, CPU_COMING, CPU_UP, CPU_UNFIT, CPU_LEFT_OUT };
 
 /* The start pages, one behind the other. */
 enum { START_CODE, START_DATA, START_ROOT, START_PAGES };
@@ -192,12 +196,15 @@ static void drop_start_space(u64 pa)
 static void other_cpu_main(void *arg)
 {
 	struct cpu *c = arg;
+	u32 absent = CPU_ABSENT;
 
 	c->tsc = arch_cycles();
 	if (!smp_init_cpu(&c->local)) {
-		store_release(&c->state, CPU_UNFIT);
+		compare_exchange(&c->state, &absent, CPU_UNFIT);
 		smp_park();
 	}
+	if (!compare_exchange(&c->state, &absent, CPU_COMING))
+		smp_park();
 	percpu_set_online(c->local.state.id);
 	tlb_space_enter(&kernel_space);
 	arch_switch_root(kernel_space.root);
@@ -257,6 +264,19 @@ static void check_tsc(const struct cpu *c, u64 before)
 			 (long long)(c->tsc < before ? c->tsc - before : c->tsc - now));
 }
 
+/* It has been waited for in vain. What others may have seen of it is given up as any CPU that stops answering. */
+static void leave_out(struct cpu *c, u32 apic)
+{
+	u32 state = CPU_ABSENT;
+
+	if (compare_exchange(&c->state, &state, CPU_LEFT_OUT))
+		log_warn("CPU with APIC id %u came in, and did not get through: left out", apic);
+	else if (state == CPU_UNFIT)
+		log_warn("CPU with APIC id %u: not fit to be used, left out", apic);
+	else
+		ipi_give_up(c->local.state.id, "get through the start");
+}
+
 /* Start that CPU under that number. False: it is not there, and the number is free if *id is unchanged. */
 static bool start_cpu(const struct acpi_cpu *which, u32 *id)
 {
@@ -280,10 +300,7 @@ static bool start_cpu(const struct acpi_cpu *which, u32 *id)
 	}
 	++*id;		/* it is in: from here on the number is taken, whatever comes */
 	if (!wait_for(c)) {
-		if (load_relaxed(&c->state) == CPU_ABSENT)
-			log_warn("CPU with APIC id %u came in, and did not get through: left out", apic);
-		else
-			log_warn("CPU with APIC id %u: not fit to be used, left out", apic);
+		leave_out(c, apic);
 		somebody_may_come = true;
 		return false;
 	}

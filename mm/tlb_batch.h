@@ -121,10 +121,10 @@ void tlb_space_lazy(struct pt_space *space);
 /* Whether every CPU that may hold translations of the space has flushed up to gen. Any context. */
 bool tlb_flushed(struct pt_space *space, u64 gen);
 
-/* Counters, under Linux's names (TL2). */
+/* Counters, under Linux's names (TL2) where it has one; what exactly they count here is said beside them. */
 struct tlb_stats {
-	u64 nr_tlb_local_flush_all;
-	u64 nr_tlb_local_flush_one;		/* single pages invalidated by their owner */
+	u64 nr_tlb_local_flush_all;		/* by a CPU on itself, for its own batches and for those of others */
+	u64 nr_tlb_local_flush_one;		/* the same of single pages: pages_invalidated */
 	u64 nr_tlb_remote_flush;		/* shootdowns sent: one per target CPU */
 	u64 nr_tlb_remote_flush_received;
 	u64 pages_invalidated;

@@ -61,11 +61,12 @@ static void answer(struct cpu_local *local, u32 sender)
 	struct ipi_slot *slot = &cpu_locals[sender]->slot;
 	u64 bit = 1ull << (local->state.id % 64);
 
+	/* Before the bit goes: who finds it gone, and no answer yet, finds this. */
+	store_relaxed(&local->serving, sender + 1);
 	if (!(fetch_and(&slot->pending.word[local->state.id / 64], ~bit) & bit))
 		halt_for_good(local, (u64)__builtin_return_address(0));
-	store_relaxed(&local->serving, sender + 1);
 	slot->fn(slot->arg);
-	store_relaxed(&local->serving, 0);
+	store_release(&local->serving, 0);
 	local->ipi_stats.served++;
 	fetch_add(&slot->left, -1u);
 }
@@ -283,13 +284,19 @@ static bool wait_halted(const struct cpu_local *local, u64 deadline)
 void ipi_give_up(u32 cpu, const char *what)
 {
 	struct cpu_local *local = cpu_locals[cpu];
+	bool halted;
 
 	percpu_set_offline(cpu);
 	cpumask_set(&dead_cpus, cpu);
 	store_release(&local->given_up, 1);
 	/* Not merged with one on its way: that one might have been taken just before it could see this. */
 	apic_send_nmi(local->apic_id);
-	if (wait_halted(local, deadline_ms(STOP_MS)))
+	halted = wait_halted(local, deadline_ms(STOP_MS));
+	/* What it holds it keeps: others would spin for ever, this CPU in its very next line of the log. */
+	if (load_relaxed(&local->state.locks_held))
+		panic("CPU %u did not %s of CPU %u within %u ms, and holds %u locks", cpu, what, arch_this_cpu()->id,
+		      load_relaxed(&ipi_timeout_ms), load_relaxed(&local->state.locks_held));
+	if (halted)
 		log_warn("CPU %u did not %s of CPU %u within %u ms: given up, and stopped at 0x%016lx", cpu, what,
 			 arch_this_cpu()->id, load_relaxed(&ipi_timeout_ms), local->halted_rip);
 	else

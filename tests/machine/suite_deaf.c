@@ -8,6 +8,7 @@
 #include "arch/x86_64/percpu.h"
 #include "arch/x86_64/timer.h"
 #include "kernel/base/atomic.h"
+#include "kernel/base/spinlock.h"
 #include "kernel/cmdline.h"
 #include "mm/buddy.h"
 #include "mm/set_memory.h"
@@ -145,4 +146,30 @@ TEST_ID(deaf, a_call_that_does_not_end, "TL1")
 	CHECK_EQ(entered, 1);
 	CHECK(cpumask_has(&dead, victim));
 	check_given_up(victim);
+}
+
+static spinlock_t kept = SPINLOCK_INIT;
+
+static void never_unlocks(void *arg)
+{
+	spin_trylock(&kept);
+	never_ends(arg);
+}
+
+/* What it holds it keeps, so nobody can go on: the run ends in a panic that names it, and does not hang. */
+TEST_ID(deaf, a_call_that_ends_holding_a_lock, "TL1 RP4")
+{
+	cpumask_t one = { { 0 } }, dead = { { 0 } };
+	u32 victim = 0;
+
+	if (cmdline.plant != PLANT_DEAF_CPU)
+		SKIP("plant=deaf-cpu asks for it");
+	for_each_cpu(cpu, arch_cpus_online())
+		victim = cpu;
+	if (!victim)
+		SKIP("one CPU: there is nobody to ask");
+	ipi_timeout_ms = TIMEOUT_MS;
+	cpumask_set(&one, victim);
+	ipi_call(&one, never_unlocks, NULL, &dead);
+	CHECK(false);		/* not reached */
 }

@@ -153,7 +153,7 @@ TEST_ID(unmapped_smp, all_cpus_take_and_free, "UM1 UM2 UM3 UM4")
 	CHECK_EQ(b.frees - a.frees, m.allocs);
 	CHECK_EQ(b.bad_frees, a.bad_frees);
 	CHECK_EQ(b.bytes_in_use, 0);
-	CHECK(b.refills[ORDER_2M] - a.refills[ORDER_2M] > 1);
+	CHECK(b.refills[ORDER_2M] > a.refills[ORDER_2M]);
 	test_note("allocs=%llu passed_on=%llu refills=%llu returns=%llu", (unsigned long long)m.allocs,
 		  (unsigned long long)m.passed, (unsigned long long)(b.refills[ORDER_2M] - a.refills[ORDER_2M]),
 		  (unsigned long long)(b.returns[ORDER_2M] - a.returns[ORDER_2M]));

@@ -78,6 +78,11 @@ class Lost(Boot):
     def test_stuck_in_a_call(self):
         self.lose("a_call_that_does_not_end", "deaf-cpu", "come to the end of a call")
 
+    def test_lost_with_a_lock(self):
+        text = self.boot("suite=deaf.a_call_that_ends_holding_a_lock lab=off plant=deaf-cpu", cpus=3)
+        self.assertEqual(self.result.code, qemu.FAIL, self.result.line() + "\n" + text[-2000:])
+        self.assert_matches(r"# PANIC on CPU 0 .*: CPU 2 did not come to the end of a call of CPU 0 within 1500 ms, and holds 1 locks")
+
 
 class Starts(Boot):
     def test_one_that_does_not_start_is_left_out(self):

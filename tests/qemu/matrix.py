@@ -2,7 +2,7 @@
 """
 The machines that `make test` boots, a row each (tools/run-tests runs them; tools/run-qemu judges them).
 
-variant: which build (tools/run-tests VARIANTS). options: those of tools/run-qemu. expect: key of a
+seconds: a limit of its own, where that of every row is too short. variant: which build (tools/run-tests VARIANTS). options: those of tools/run-qemu. expect: key of a
 `# counter` line -> a test of its last value; each is a test of its own. same_as: another row whose log must be
 the same from the KTAP on, to the byte.
 """
@@ -19,13 +19,14 @@ def none(value):
 
 
 class Row:
-    def __init__(self, name, variant="release", expect=None, append="", same_as=None, soak_only=False, **options):
+    def __init__(self, name, variant="release", expect=None, append="", same_as=None, soak_only=False, seconds=None, **options):
         self.name = name
         self.variant = variant
         self.expect = expect or {}
         self.append = append
         self.same_as = same_as
         self.soak_only = soak_only
+        self.seconds = seconds      # limit of its own
         self.options = options
 
 
@@ -73,6 +74,11 @@ ROWS = [
         append="lab=off bbm=on suite=pgtable,directmap,set_memory,temp_map,tlb*,concurrent,smp"),
     Row("4cpu-trace", cpus=4, memory="2G", append="lab=off trace=on collapse=deferred", expect=SHOT, soak_only=True),
     Row("4cpu-clang-debug", variant="clang-debug", cpus=4, append="lab=off bbm=on", expect=SHOT, soak_only=True),
+    # The full counts of what needs all CPUs: hours on two cores.
+    Row("4cpu-soak", cpus=4, append="lab=off soak=on suite=tlb*,smp,thread,log", soak_only=True, seconds=10800, expect=SHOT),
+    Row("4cpu-soak-concurrent", cpus=4, append="lab=off soak=on suite=concurrent", soak_only=True, seconds=21600, expect=SHOT),
+    Row("4cpu-soak-poison", variant="debug", cpus=4, append="lab=off soak=on suite=concurrent", soak_only=True, seconds=21600,
+        expect=SHOT),
     Row("2cpu-lab", cpus=2, memory="1G", append="suite=lab_cpus", expect=SHOT),
     Row("4cpu-lab", cpus=4, memory="1G", append="suite=lab_cpus", expect=SHOT),
     Row("8cpu-lab", cpus=8, memory="1G", append="suite=lab_cpus", expect=SHOT),
