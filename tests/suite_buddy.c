@@ -676,3 +676,159 @@ TEST_ID(buddy, sites_are_listed_and_counted, "PA8")
 	CHECK_EQ(h.blocks, 4);
 	release(&h);
 }
+
+/* One in so many by chance, the same ones for the same seed. */
+TEST_ID(buddy, injection_by_chance, "PA8")
+{
+	u64 failed[2];
+
+	for (unsigned run = 0; run < 2; run++) {
+		struct held h = HELD_NONE;
+
+		alloc_inject = (struct alloc_inject){ .armed = 1, .one_in = 10, .seed = 42 };
+		for (unsigned i = 0; i < 1000; i++)
+			hold(&h, 0);
+		disarm();
+		failed[run] = alloc_inject.failed;
+		CHECK_EQ(h.blocks, 1000 - failed[run]);
+		release(&h);
+	}
+	CHECK_EQ(failed[0], failed[1]);
+	CHECK(failed[0] > 50 && failed[0] < 200);
+}
+
+TEST_ID(buddy, injection_by_size, "PA8")
+{
+	struct held h = HELD_NONE;
+
+	alloc_inject = (struct alloc_inject){ .armed = 1, .one_in = 1, .orders = 1u << 3 | 1u << 5 };
+	for (unsigned order = 0; order < 8; order++)
+		CHECK_EQ(hold(&h, order), order != 3 && order != 5);
+	disarm();
+	CHECK_EQ(alloc_inject.calls, 2);
+	CHECK_EQ(alloc_inject.failed, 2);
+	release(&h);
+}
+
+TEST_ID(buddy, injection_by_site, "PA8")
+{
+	struct alloc_site *site = alloc_site_find("tests/suite_buddy.c", __LINE__);
+	struct held h = HELD_NONE;
+	struct page *page;
+
+	REQUIRE(site);
+	CHECK(!alloc_site_find("tests/no_such_file.c", 0));
+	alloc_inject = (struct alloc_inject){ .armed = 1, .countdown = 1, .site = site };
+	CHECK(hold(&h, 0));
+	page = alloc_pages(1, 0);	/* the first site below its search */
+	CHECK(hold(&h, 0));
+	disarm();
+	CHECK(!page);
+	CHECK_EQ(alloc_inject.calls, 1);
+	CHECK_EQ(site->line, __LINE__ - 5);
+	release(&h);
+}
+
+/* ---- Poison ---- */
+
+TEST_ID(buddy, write_to_a_free_frame_is_found, "PA7")
+{
+	bool was = buddy_watched() & BUDDY_POISON;
+	u64 hits = buddy_poison_hits, warnings = log_warnings;
+	static const unsigned orders[] = { 0, 2, ORDER_2M };
+
+	buddy_watch(BUDDY_POISON, true);
+	for (unsigned i = 0; i < ARRAY_SIZE(orders); i++) {
+		unsigned order = orders[i];
+		struct page *page = alloc_pages(order, 0), *again;
+		u8 *last;
+
+		REQUIRE(page);
+		last = (u8 *)page_to_virt(page + (1ull << order) - 1) + 1234;
+		free_pages(page, order);
+		again = alloc_pages(order, 0);
+		CHECK(again == page);		/* untouched */
+		CHECK_EQ(buddy_poison_hits, hits + i);
+		free_pages(again, order);
+		*last ^= 1;
+		again = alloc_pages(order, 0);
+		CHECK(again == page);
+		CHECK_EQ(buddy_poison_hits, hits + i + 1);
+		CHECK_EQ(log_warnings, warnings + i + 1);
+		if (again)
+			free_pages(again, order);
+	}
+	buddy_watch(BUDDY_POISON, false);
+	/* What is used while it is off is nobody's fault when it is on again. */
+	for (unsigned i = 0; i < ARRAY_SIZE(orders); i++) {
+		struct page *page = alloc_pages(orders[i], 0);
+
+		REQUIRE(page);
+		memset(page_to_virt(page), 0, PAGE_SIZE << orders[i]);
+		free_pages(page, orders[i]);
+		buddy_watch(BUDDY_POISON, true);
+		page = alloc_pages(orders[i], 0);
+		CHECK(page);
+		free_pages(page, orders[i]);
+		buddy_watch(BUDDY_POISON, false);
+	}
+	CHECK_EQ(buddy_poison_hits, hits + ARRAY_SIZE(orders));
+	if (was)
+		buddy_watch(BUDDY_POISON, true);
+}
+
+/* ---- Steering ---- */
+
+/* Frames that will lose their mapping come from few blocks, and others do not come from those while there are more. */
+TEST_ID(buddy, unmapped_frames_keep_to_their_blocks, "PA1")
+{
+	struct page *unmapped[600], *plain[600];
+	struct buddy_stats before, now;
+	unsigned blocks = 0, mixed = 0;
+
+	read_drained(&before);
+	CHECK_EQ(before.steered, 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(plain); i++) {
+		REQUIRE(unmapped[i] = alloc_pages(0, ALLOC_UNMAPS));
+		REQUIRE(plain[i] = alloc_pages(0, 0));
+		CHECK(unmapped[i]->flags & PAGE_STEERED);
+		CHECK(!(plain[i]->flags & PAGE_STEERED));
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(unmapped); i++) {
+		bool seen = false;
+
+		for (unsigned k = 0; k < ARRAY_SIZE(plain); k++) {
+			mixed += pfn_to_block(page_to_pfn(unmapped[i])) == pfn_to_block(page_to_pfn(plain[k]));
+			seen |= k < i && pfn_to_block(page_to_pfn(unmapped[k])) == pfn_to_block(page_to_pfn(unmapped[i]));
+		}
+		blocks += !seen;
+	}
+	CHECK_EQ(mixed, 0);
+	CHECK_EQ(blocks, 2);
+	buddy_read_stats(&now);
+	CHECK_EQ(now.steered, 2 * 512 - ARRAY_SIZE(unmapped));
+	for (unsigned i = 0; i < ARRAY_SIZE(plain); i++) {
+		free_pages(unmapped[i], 0);
+		free_pages(plain[i], 0);
+	}
+	buddy_read_stats(&now);
+	CHECK_EQ(now.steered, 0);
+	same_blocks(&before);
+}
+
+/* Blocks of 2 MiB for that come out of one gigabyte as long as it has any. */
+TEST_ID(buddy, unmapped_blocks_keep_to_their_gigabyte, "PA1")
+{
+	struct page *a = alloc_pages(ORDER_2M, ALLOC_UNMAPS), *held, *b;
+
+	REQUIRE(a);
+	held = alloc_pages(ORDER_2M, 0);
+	b = alloc_pages(ORDER_2M, ALLOC_UNMAPS);
+	if (b && held)
+		CHECK_EQ(page_to_pfn(a) >> ORDER_1G, page_to_pfn(b) >> ORDER_1G);
+	free_pages(a, ORDER_2M);
+	if (held)
+		free_pages(held, ORDER_2M);
+	if (b)
+		free_pages(b, ORDER_2M);
+}

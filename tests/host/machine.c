@@ -44,6 +44,11 @@ const struct machine machines[] = {
 		.max_leaf = PT_1G,
 		.cpus = 8,
 		.ram = { { 0x1000, 0x87000 }, { 0x100000, 0xb0000000 }, { 4 * GIB, 12 * GIB + 0x1000 } },
+		/* interleaved, one bound inside a block, one node of CPUs without memory */
+		.nr_nodes = 4,
+		.nodes = { { { 4 * GIB, 6 * GIB + 0x5000 }, 1 },
+			   { { 7 * GIB, 9 * GIB }, 1 },
+			   { { 9 * GIB, 16 * GIB }, 2 } },
 	},
 	{
 		/* memory types that end inside a gigabyte and inside a block */
@@ -164,7 +169,7 @@ static void start_cpus(const struct machine *m)
 
 		host_cpu_set(cpu);
 		if (cpu)
-			buddy_add_cpu(&caches[cpu], 0);
+			buddy_add_cpu(&caches[cpu], cpu % MAX(m->nr_nodes, 1u));
 		flags = arch_irq_save();
 		tlb_space_enter(&kernel_space);
 		arch_switch_root(kernel_space.root);
@@ -272,6 +277,8 @@ void machine_build(const struct machine *m, u64 seed)
 	set_class(machine_image.rodata, PAGE_KERNEL_RODATA);
 	set_class(machine_image.data, PAGE_KERNEL_DATA);
 
+	if (m->nr_nodes)
+		buddy_set_nodes(m->nr_nodes, m->nodes, ARRAY_SIZE(m->nodes), 0);
 	make_kernel_space(m);
 	start_cpus(m);
 	map_image();
@@ -283,6 +290,14 @@ void machine_build(const struct machine *m, u64 seed)
 	start_execmem();
 	host.speculation = true;
 	pt_checks = true;
+}
+
+unsigned machine_node(pfn_t pfn)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(machine->nodes); i++)
+		if (range_has(machine->nodes[i].pa, pfn << PAGE_SHIFT))
+			return machine->nodes[i].node;
+	return 0;
 }
 
 u64 machine_memory(const struct machine *m)

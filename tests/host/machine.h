@@ -9,6 +9,7 @@
 
 #include "kernel/base/range.h"
 #include "kernel/base/types.h"
+#include "mm/buddy.h"
 #include "tests/host/arch_host.h"
 
 #define MACHINE_RANGES 8u
@@ -20,6 +21,8 @@ struct machine {
 	u8 cpus;
 	struct range ram[MACHINE_RANGES];	/* usable, in bytes; an empty one ends the list */
 	struct host_type_range types[HOST_TYPES_MAX];
+	u32 nr_nodes;		/* 0: no nodes */
+	struct node_range nodes[4];	/* RAM in none of them is node 0's; CPU n is of node n modulo nr_nodes */
 };
 
 /* The simulated image: text, rodata and data, each in blocks of its own. */
@@ -37,6 +40,9 @@ extern struct machine_image machine_image;
 
 /* Set it up, once in the life of a process. */
 void machine_build(const struct machine *m, u64 seed);
+
+/* The node that a frame is of, by the machine's own word. */
+unsigned machine_node(pfn_t pfn);
 
 /* Bytes of RAM of a machine. */
 u64 machine_memory(const struct machine *m);

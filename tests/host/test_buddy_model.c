@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The page allocator against a flat model, on several CPUs: for each frame the model knows which allocation holds it, if
- * any. Random allocations, frees, bad frees, drains and failures; the model says after each what may have changed.
+ * any. Random allocations of every kind, frees, bad frees, drains, failures, and calls as from an interrupt that finds the lock held; the
+ * model says after each what may have changed.
  */
 #include <stdlib.h>
 
 #include "kernel/base/bits.h"
 #include "kernel/base/log.h"
 #include "mm/buddy.h"
+#include "mm/buddy_internal.h"
 #include "tests/host/arch_host.h"
 #include "tests/host/machine.h"
 #include "tests/test.h"
@@ -33,13 +35,39 @@ static void set_owner(struct model *m, unsigned slot, u32 value)
 	m->free += value ? -(1ull << m->order[slot]) : 1ull << m->order[slot];
 }
 
-static void do_alloc(struct model *m, unsigned slot, unsigned order, bool fails)
+/* A request of any kind; *nid: the node that it must be of, or NODE_ANY. */
+static struct page *request(struct rng *rng, unsigned order, int *nid)
+{
+	u64 kind = rng_below(rng, 100);
+	struct page *page;
+
+	*nid = NODE_ANY;
+	if (kind < 60)
+		return alloc_pages(order, 0);
+	if (kind < 70) {
+		*nid = (int)rng_below(rng, buddy_nodes());
+		return alloc_pages_node(*nid, order, ALLOC_THIS_NODE);
+	}
+	if (kind < 85)
+		return alloc_pages(order, ALLOC_UNMAPS);
+	if (kind < 95)
+		return alloc_pages_nolock(NODE_ANY, order);
+	/* Somebody holds this CPU's node. */
+	if (!spin_trylock(&nodes[buddy_this_node()].lock))
+		return NULL;
+	page = alloc_pages_nolock(NODE_ANY, order);
+	node_unlock(&nodes[buddy_this_node()]);
+	return page;
+}
+
+static void do_alloc(struct model *m, struct rng *rng, unsigned slot, unsigned order, bool fails)
 {
 	struct page *page;
+	int nid;
 
 	if (fails)
 		alloc_inject = (struct alloc_inject){ .armed = 1, .countdown = 1 };
-	page = alloc_pages(order, 0);
+	page = request(rng, order, &nid);
 	alloc_inject.armed = 0;
 	m->page[slot] = page;
 	m->order[slot] = (u8)order;
@@ -47,14 +75,30 @@ static void do_alloc(struct model *m, unsigned slot, unsigned order, bool fails)
 		return;
 	m->wrong += fails;
 	m->wrong += !is_aligned(page_to_pfn(page), 1ull << order);
-	m->wrong += page->word != (PAGE_STATE_ALLOCATED(order) | (u64)page->node << 24);
+	m->wrong += page->word != (PAGE_STATE_ALLOCATED(order) | (u64)page->node << 24 |
+				   (u64)(page->flags & PAGE_STEERED) << 16);
+	m->wrong += nid != NODE_ANY && page->node != nid;
+	for (u64 i = 0; i < 1ull << order; i++)
+		m->wrong += page[i].node != machine_node(page_to_pfn(page) + i);
 	set_owner(m, slot, slot + 1);
 }
 
-static void do_free(struct model *m, unsigned slot)
+/* The usual way, or that of an interrupt, who may find the lock held. */
+static void do_free(struct model *m, struct rng *rng, unsigned slot)
 {
+	struct node *n = &nodes[m->page[slot]->node];
+	u64 kind = rng_below(rng, 100);
+
 	set_owner(m, slot, 0);
-	free_pages(m->page[slot], m->order[slot]);
+	if (kind < 70) {
+		free_pages(m->page[slot], m->order[slot]);
+	} else if (kind < 90 || !spin_trylock(&n->lock)) {
+		free_pages_nolock(m->page[slot], m->order[slot]);
+	} else {
+		free_pages_nolock(m->page[slot], m->order[slot]);
+		node_unlock(n);
+	}
+	m->wrong += buddy_deferred_now();
 	m->page[slot] = NULL;
 }
 
@@ -115,7 +159,7 @@ static void check_frames(struct model *m)
 		if (page->order < ORDER_MAX && pfn_valid(pfn ^ 1ull << page->order)) {
 			const struct page *buddy = pfn_to_page(pfn ^ 1ull << page->order);
 
-			m->wrong += buddy->flags & PAGE_BUDDY && buddy->order == page->order;
+			m->wrong += buddy->flags & PAGE_BUDDY && buddy->order == page->order && buddy->node == page->node;
 		}
 		pfn += 1ull << page->order;
 	}
@@ -124,7 +168,7 @@ static void check_frames(struct model *m)
 
 TEST_ID(host_buddy, random_operations_match_a_flat_model, "PA1 PA7 PA8")
 {
-	u64 ops = machine_full ? 2000000 : 100000;
+	u64 ops = machine_full ? 10000000 : 100000;
 	struct model *m = calloc(1, sizeof(*m));
 	struct rng rng = test_rng();
 	u32 cpu = host.cpu;
@@ -139,9 +183,9 @@ TEST_ID(host_buddy, random_operations_match_a_flat_model, "PA1 PA7 PA8")
 		if (rng_below(&rng, 64) == 0)
 			host_cpu_set((u32)rng_below(&rng, host.nr_cpus));
 		if (m->page[slot])
-			do_free(m, slot);
+			do_free(m, &rng, slot);
 		else
-			do_alloc(m, slot, random_order(&rng), rng_below(&rng, 50) == 0);
+			do_alloc(m, &rng, slot, random_order(&rng), rng_below(&rng, 50) == 0);
 		if (rng_below(&rng, 2000) == 0)
 			do_bad_free(m, &rng);
 		if (rng_below(&rng, 500) == 0)
@@ -153,7 +197,7 @@ TEST_ID(host_buddy, random_operations_match_a_flat_model, "PA1 PA7 PA8")
 	CHECK_EQ(m->wrong, 0);
 	for (unsigned slot = 0; slot < SLOTS; slot++)
 		if (m->page[slot])
-			do_free(m, slot);
+			do_free(m, &rng, slot);
 	check_frames(m);
 	CHECK_EQ(m->wrong, 0);
 	host_cpu_set(cpu);
