@@ -161,7 +161,7 @@ static struct page *piece_take(unsigned order, unsigned how, int *rc)
 	struct page *page;
 
 	assert_context();
-	page = alloc_pages(order, how);
+	page = alloc_pages(order, how | (order < ORDER_2M ? ALLOC_UNMAPS : 0));
 	*rc = page ? piece_unmap(page, order) : -EAGAIN;
 	return *rc ? NULL : page;
 }
