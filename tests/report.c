@@ -87,12 +87,19 @@ void report_sample(void)
 static void buddy_counters(void)
 {
 	struct report_line line = { .length = 0 };
+	struct nolock_stats nolock;
 	struct buddy_stats b;
 
 	buddy_read_stats(&b);
 	log_info("counter buddy_frames=%llu buddy_free=%llu buddy_cached=%llu buddy_allocs=%llu buddy_frees=%llu "
 		 "buddy_fails=%llu buddy_bad_frees=%llu", ULL(b.frames), ULL(b.free), ULL(b.cached), ULL(b.allocs),
 		 ULL(b.frees), ULL(b.fails), ULL(b.bad_frees));
+	buddy_read_nolock_stats(&nolock);
+	log_info("counter nodes=%u buddy_deferred=%llu buddy_deferred_now=%llu nolock_requests=%llu nolock_served=%llu "
+		 "nolock_failed_lock=%llu nolock_failed_empty=%llu nolock_failed_order=%llu nolock_failed_limit=%llu",
+		 buddy_nodes(), ULL(b.deferred), ULL(b.deferred_now), ULL(nolock.requests), ULL(nolock.served),
+		 ULL(nolock.failed[NOLOCK_LOCK]), ULL(nolock.failed[NOLOCK_EMPTY]), ULL(nolock.failed[NOLOCK_ORDER]),
+		 ULL(nolock.failed[NOLOCK_LIMIT]));
 	line_add(&line, "counter");
 	for (unsigned order = 0; order <= ORDER_MAX; order++)
 		line_add(&line, " free_order%u=%llu", order, ULL(b.blocks[order]));

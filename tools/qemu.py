@@ -70,22 +70,32 @@ def merge_cmdline(*parts):
 
 
 def numa_args(spec, memory, cpus):
-    """'2' (nodes of equal size) or '1G,3G' -> QEMU arguments."""
+    """
+    '2' (nodes of equal size) or '1G,3G' -> QEMU arguments. '0' is a node without memory, '1G-' one without CPUs.
+    """
     if spec.isdigit():
         count = int(spec)
         if not 1 <= count <= 64:
             raise Usage(f"--numa {spec}: 1 to 64 nodes")
         sizes = [(memory // count) & ~0xfffff] * count
         sizes[0] += memory - sum(sizes)
+        bare = set()
     else:
-        sizes = [parse_size(size) for size in spec.split(",")]
+        words = spec.split(",")
+        bare = {node for node, word in enumerate(words) if word.endswith("-")}
+        sizes = [0 if word.rstrip("-") == "0" else parse_size(word.rstrip("-")) for word in words]
         if sum(sizes) != memory:
             raise Usage(f"--numa {spec}: the nodes do not add up to the memory")
+    homes = [node for node in range(len(sizes)) if node not in bare]
+    if not homes:
+        raise Usage(f"--numa {spec}: no node has CPUs")
     args = []
     for node, size in enumerate(sizes):
-        mine = [cpu for cpu in range(cpus) if cpu % len(sizes) == node]
-        args += ["-object", f"memory-backend-ram,id=node{node},size={size}"]
-        args += ["-numa", ",".join([f"node,nodeid={node},memdev=node{node}"] + [f"cpus={cpu}" for cpu in mine])]
+        mine = [cpu for cpu in range(cpus) if homes[cpu % len(homes)] == node]
+        if size:
+            args += ["-object", f"memory-backend-ram,id=node{node},size={size}"]
+        memory_of = [f"memdev=node{node}"] if size else []
+        args += ["-numa", ",".join([f"node,nodeid={node}"] + memory_of + [f"cpus={cpu}" for cpu in mine])]
     return args
 
 

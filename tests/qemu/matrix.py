@@ -18,6 +18,14 @@ def none(value):
     return value == 0
 
 
+def two(value):
+    return value == 2
+
+
+def three(value):
+    return value == 3
+
+
 class Row:
     def __init__(self, name, variant="release", expect=None, append="", same_as=None, soak_only=False, seconds=None, **options):
         self.name = name
@@ -34,6 +42,9 @@ WITH_1G = {"direct_map_1g": some, "direct_map_2m": some}
 WITHOUT_1G = {"direct_map_1g": none, "direct_map_2m": some}
 # Several CPUs: they asked each other to flush, and each answered.
 SHOT = {"nr_tlb_remote_flush": some, "nr_tlb_remote_flush_received": some, "tlb_frames_quarantined": none}
+
+# What goes by nodes.
+NUMA = "suite=buddy,nolock,nodes,bulk,nmi_pages,account*,slab"
 
 ROWS = [
     # Sizes, with and without 1G leaves. 512 MiB on q35 has none anyway.
@@ -82,6 +93,13 @@ ROWS = [
     Row("2cpu-lab", cpus=2, memory="1G", append="suite=lab_cpus", expect=SHOT),
     Row("4cpu-lab", cpus=4, memory="1G", append="suite=lab_cpus", expect=SHOT),
     Row("8cpu-lab", cpus=8, memory="1G", append="suite=lab_cpus", expect=SHOT),
+
+    # Nodes of unequal size, one without CPUs, one without memory. Without an HPET, NMI storms are the PIT's.
+    Row("numa2", memory="4G", cpus=2, numa="1G,3G", append=f"lab=off {NUMA}", expect={"nodes": two, "buddy_deferred_now": none}),
+    Row("numa3", memory="4G", cpus=4, numa="512M,3072M-,512M", append=f"lab=off {NUMA}",
+        expect={"nodes": three, "buddy_deferred_now": none}),
+    Row("numa3-bare", memory="2G", cpus=3, numa="1536M,0,512M-", machine="q35,hpet=off", append=f"lab=off {NUMA}",
+        expect={"nodes": three, "buddy_deferred_now": none}),
 
     # Ends of a run.
     Row("end-reboot", append="lab=off suite=fmt end=reboot"),
