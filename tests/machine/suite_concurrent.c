@@ -20,6 +20,7 @@
 #include "mm/pt_audit.h"
 #include "tests/fixture.h"
 #include "tests/machine/crew.h"
+#include "tests/machine/trial.h"
 #include "tests/test.h"
 
 #define CHANGERS 4u
@@ -397,7 +398,7 @@ TEST_ID(concurrent, what_is_stale_is_noticed, "TL5")
 		for (unsigned i = 0; i < 8; i++) {
 			struct pt_slot slot = fixture_leaf(page_va(0, 5));
 
-			noticed += view(0, 5) == VIEW_STALE;
+			CHECK_EQ(view(0, 5), VIEW_STALE);	/* now the TLB has it */
 			arch_pte_store(slot.pte, (pte_t){ 0 }, slot.level);
 			noticed += view(0, 5) == VIEW_STALE;
 			arch_tlb_flush_all();
@@ -405,8 +406,9 @@ TEST_ID(concurrent, what_is_stale_is_noticed, "TL5")
 			arch_pte_store(slot.pte, slot.value, slot.level);
 			arch_tlb_flush_all();
 		}
-		CHECK(noticed >= 8);
-		test_note("used_after_it_was_gone=%u of=8", noticed - 8);
+		if (trial_translated_by_qemu())
+			CHECK(noticed > 0);
+		test_note("used_after_it_was_gone=%u of=8", noticed);
 		unmap_pages(0, 0, BLOCK_PAGES);
 		CHECK_EQ(world.failed_calls, 0);
 	}

@@ -2,6 +2,9 @@
 /* Real accesses by trap_try(). See trial.h. */
 #include "tests/machine/trial.h"
 
+#include "arch/x86_64/cpu.h"
+#include "arch/x86_64/insn.h"
+
 u64 trial_rip;
 
 static void read_it(void *arg)
@@ -44,4 +47,15 @@ u32 trial_write(u64 va)
 u32 trial_call(u64 va)
 {
 	return trial(call_it, va);
+}
+
+/* CPUID leaf 0x40000000 (QEMU, target/i386/cpu.c). */
+bool trial_translated_by_qemu(void)
+{
+	struct cpuid_regs r;
+
+	if (!cpu_has(CPU_HYPERVISOR))
+		return false;
+	r = insn_cpuid(0x40000000, 0);
+	return r.ebx == 0x54474354 && r.ecx == 0x43544743 && r.edx == 0x47435447;	/* "TCGTCGTCGTCG" */
 }

@@ -18,6 +18,9 @@ u32 trial_write(u64 va);
 /* Call what is at va: it must return at once (TRIAL_OK) or trap. */
 u32 trial_call(u64 va);
 
+/* QEMU's own translation: its TLB keeps what it is not told to forget. On other machines it may have lost it meanwhile. */
+bool trial_translated_by_qemu(void);
+
 /* Where the last exception was: a fault at the instruction, a breakpoint behind it. */
 extern u64 trial_rip;
 
