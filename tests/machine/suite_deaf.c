@@ -23,13 +23,21 @@ static bool planted(void)
 	return cmdline.plant == PLANT_DEAF_CPU || cmdline.plant == PLANT_DEAD_CPU;
 }
 
+/* The number of the last CPU; 0: there is one. */
+static u32 last_cpu(void)
+{
+	u32 last = 0;
+
+	for_each_cpu(cpu, arch_cpus_online())
+		last = cpu;
+	return last;
+}
+
 /* The last CPU stops answering. Returns its number; 0: it may not. */
 static u32 plant(void)
 {
-	u32 victim = 0;
+	u32 victim = last_cpu();
 
-	for_each_cpu(cpu, arch_cpus_online())
-		victim = cpu;
 	if (victim)
 		ipi_plant(victim, cmdline.plant == PLANT_DEAF_CPU ? IPI_DEAF : IPI_DEAD);
 	return victim;
@@ -130,13 +138,11 @@ static void never_ends(void *arg)
 TEST_ID(deaf, a_call_that_does_not_end, "TL1")
 {
 	cpumask_t one = { { 0 } }, dead = { { 0 } };
-	u32 victim = 0;
+	u32 victim = last_cpu();
 	u64 since = arch_cycles();
 
 	if (cmdline.plant != PLANT_DEAF_CPU)
 		SKIP("plant=deaf-cpu asks for it");
-	for_each_cpu(cpu, arch_cpus_online())
-		victim = cpu;
 	if (!victim)
 		SKIP("one CPU: there is nobody to ask");
 	ipi_timeout_ms = TIMEOUT_MS;
@@ -160,12 +166,10 @@ static void never_unlocks(void *arg)
 TEST_ID(deaf, a_call_that_ends_holding_a_lock, "TL1 RP4")
 {
 	cpumask_t one = { { 0 } }, dead = { { 0 } };
-	u32 victim = 0;
+	u32 victim = last_cpu();
 
 	if (cmdline.plant != PLANT_DEAF_CPU)
 		SKIP("plant=deaf-cpu asks for it");
-	for_each_cpu(cpu, arch_cpus_online())
-		victim = cpu;
 	if (!victim)
 		SKIP("one CPU: there is nobody to ask");
 	ipi_timeout_ms = TIMEOUT_MS;

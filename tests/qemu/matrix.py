@@ -49,15 +49,15 @@ NUMA = "suite=buddy,nolock,nodes,bulk,nmi_pages,account*,slab"
 ROWS = [
     # Sizes, with and without 1G leaves. 512 MiB on q35 has none anyway.
     Row("512m", memory="512M", expect=WITHOUT_1G),
-    Row("512m-no1g", memory="512M", cpu=NO_1G, expect=WITHOUT_1G),
+    Row("512m-no1g", memory="512M", cpu=NO_1G, append="lab=off", expect=WITHOUT_1G),
     Row("4g", memory="4G", append="lab=full", expect=WITH_1G),
-    Row("4g-no1g", memory="4G", cpu=NO_1G, expect=WITHOUT_1G),
-    Row("12g", memory="12G", expect=WITH_1G),
+    Row("4g-no1g", memory="4G", cpu=NO_1G, append="lab=off", expect=WITHOUT_1G),
+    Row("12g", memory="12G", append="lab=off", expect=WITH_1G),
     Row("12g-no1g", memory="12G", cpu=NO_1G, expect=WITHOUT_1G, soak_only=True),
 
     # Builds, and other machines. qemu64 lacks SMEP, SMAP, UMIP and 1G pages.
-    Row("debug", variant="debug", expect=WITH_1G),
-    Row("clang", variant="clang", extra=["-vga", "std"], expect=WITH_1G),
+    Row("debug", variant="debug", append="lab=off", expect=WITH_1G),
+    Row("clang", variant="clang", append="lab=off", extra=["-vga", "std"], expect=WITH_1G),
     Row("clang-debug", variant="clang-debug", append="bbm=on", soak_only=True),
     Row("vga-none", extra=["-vga", "none"], append="lab=off collapse=deferred"),
     Row("usb", usb=True, append="lab=off"),
