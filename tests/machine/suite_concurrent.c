@@ -8,6 +8,9 @@
  * its owner has unmapped it and every CPU is said to have flushed, the owner overwrites the name, as the next owner of
  * the frame would. Who reads anything else than the name through the mapping has used a translation that was to be gone.
  *
+ * One page of the shared 2M stays mapped throughout, while the table with its entry comes and goes: it can be read at any moment. A
+ * fault on it is a walk through a table that has been freed, which for all other pages may be a fault as it should be.
+ *
  * The leaves are read-only: of those the frames' alias counts know nothing, so the audit is exact at any moment.
  */
 #include "arch/x86_64/ipi.h"
@@ -31,11 +34,13 @@
 #define PAUSE_NS 500000u
 #define LOOKED_AT 8u		/* pages of a range that a cycle looks at */
 #define NAME(slot, page) (0x9a3e000000000000ull + (slot) * 0x10000ull + (page))
+#define POISON 0xf4eed7ab1e00f4eeull	/* no present entry */
 #define OVERWRITTEN 0xdeadull	/* what the next owner of the frame would write */
 
 /* Slots of 2M in the area: one for each changer, and the shared one. Far apart, so that they share tables from 1G on. */
 #define SLOTS (CHANGERS + 1)
 #define SHARED CHANGERS
+#define KEPT 0u			/* the page of the shared slot that stays mapped */
 
 struct world {
 	struct fixture_area area;
@@ -49,6 +54,7 @@ struct world {
 	u32 wrong_reads;		/* by the changers: not what they had just made */
 	u32 stale_reads;		/* by anyone: what was overwritten, or is nonsense */
 	u32 reads, faults;		/* by the readers */
+	u32 kept_reads, lost;		/* of the page that stays mapped: as it should be, faults */
 	u32 walks, wrong_walks;
 	u32 audits, violations;
 };
@@ -117,6 +123,27 @@ static void expect(unsigned slot, u64 page, enum view want)
 		fetch_add(&world.wrong_reads, 1);
 }
 
+/* The page that stays mapped. */
+static void look_at_kept(void)
+{
+	switch (view(SHARED, KEPT)) {
+	case VIEW_NAME:
+		fetch_add(&world.kept_reads, 1);
+		break;
+	case VIEW_FAULT:
+		fetch_add(&world.lost, 1);
+		break;
+	case VIEW_STALE:
+		fetch_add(&world.stale_reads, 1);
+	}
+}
+
+/* A changer's pages of the shared slot. */
+static struct range quarter(unsigned me)
+{
+	return range(me * QUARTER + (me == KEPT / QUARTER), (me + 1) * QUARTER);
+}
+
 /* Pages that a cycle gives a name, looks at and takes the name from: spread over the range, others each time. */
 static u64 looked_at(u64 page, u64 nr, u32 cycle, u32 i)
 {
@@ -165,10 +192,11 @@ static void cycle_once(unsigned slot, u64 page, u64 nr, u32 cycle)
 static void change(void *arg)
 {
 	unsigned me = (unsigned)(u64)arg;
+	struct range mine = quarter(me);
 
 	for (u32 i = 0; i < world.cycles; i++) {
 		if (i % 2)
-			cycle_once(SHARED, me * QUARTER, QUARTER, i);
+			cycle_once(SHARED, mine.start, range_size(mine), i);
 		else
 			cycle_once(me, 0, BLOCK_PAGES, i);
 		thread_yield();
@@ -188,21 +216,21 @@ static void meet(u32 times)
 
 /*
  * The four quarters of one block, all at once: the last one to come makes it one leaf, the first one to go splits it, while the
- * others come and go.
+ * others come and go, and one page stays.
  */
 static void share(void *arg)
 {
 	unsigned me = (unsigned)(u64)arg;
-	u64 page = me * QUARTER;
+	u64 page = quarter(me).start, nr = range_size(quarter(me));
 
 	for (u32 i = 0; i < world.cycles; i++) {
-		name_all(SHARED, page, QUARTER);
-		map_pages(SHARED, page, QUARTER);
-		expect_all(SHARED, page, QUARTER, i, VIEW_NAME);
+		name_all(SHARED, page, nr);
+		map_pages(SHARED, page, nr);
+		expect_all(SHARED, page, nr, i, VIEW_NAME);
 		meet(2 * i + 1);
-		unmap_pages(SHARED, page, QUARTER);
-		overwrite_all(SHARED, page, QUARTER);
-		expect_all(SHARED, page, QUARTER, i, VIEW_FAULT);
+		unmap_pages(SHARED, page, nr);
+		overwrite_all(SHARED, page, nr);
+		expect_all(SHARED, page, nr, i, VIEW_FAULT);
 		meet(2 * i + 2);
 	}
 	fetch_add(&world.done, 1);
@@ -233,6 +261,7 @@ static void read_on(void *arg)
 			case VIEW_STALE:
 				fetch_add(&world.stale_reads, 1);
 			}
+			look_at_kept();
 		}
 	} while (goes_on());
 }
@@ -260,6 +289,9 @@ static void walk_on(void *arg)
 			fetch_add(&world.walks, 1);
 			if (!walk_is_right(s, slot, page) || !walk_is_right(fixture_leaf(page_va(slot, page)), slot, page))
 				fetch_add(&world.wrong_walks, 1);
+			/* With the lock, that is: without it a walk that meets a freed table says that there is nothing. */
+			if (!pte_present(fixture_leaf(page_va(SHARED, KEPT)).value))
+				fetch_add(&world.wrong_walks, 1);
 		}
 	} while (goes_on());
 }
@@ -284,12 +316,16 @@ static bool make_world(u32 cycles)
 
 	memset(&world, 0, sizeof(world));
 	world.cycles = cycles / CHANGERS;
-	ok = fixture_area_get(&world.area, GIB, 2 * MIB);
+	ok = fixture_area_get(&world.area, GIB, GIB);
 	for (unsigned i = 0; i < SLOTS && ok; i++) {
 		world.blocks[i] = alloc_pages(ORDER_2M, 0);
 		ok = CHECK(world.blocks[i] != NULL);
 		if (ok)
 			overwrite_all(i, 0, BLOCK_PAGES);
+	}
+	if (ok) {
+		write_name(SHARED, KEPT, NAME(SHARED, KEPT));
+		map_pages(SHARED, KEPT, 1);
 	}
 	return ok;
 }
@@ -344,6 +380,8 @@ static void run_world(void (*changer)(void *arg))
 	CHECK_EQ(world.wrong_reads, 0);
 	CHECK_EQ(world.stale_reads, 0);
 	CHECK_EQ(world.wrong_walks, 0);
+	CHECK_EQ(world.lost, 0);
+	CHECK(world.kept_reads > 0);
 	CHECK_EQ(world.violations, 0);
 	CHECK_EQ(still, online);		/* every CPU has answered each time */
 	CHECK(world.audits > 0 && world.walks > 0 && world.faults + world.reads > 0);
@@ -353,10 +391,10 @@ static void run_world(void (*changer)(void *arg))
 		CHECK(after.collapses[PT_2M] > before.collapses[PT_2M]);
 	}
 	CHECK_EQ(pt_check(&kernel_space), 0);
-	test_note("cpus=%u cycles=%u splits=%llu collapses=%llu audits=%u walks=%u reads=%u faults=%u", nr,
+	test_note("cpus=%u cycles=%u splits=%llu collapses=%llu audits=%u walks=%u reads=%u faults=%u kept=%u", nr,
 		  world.cycles * CHANGERS, (unsigned long long)(after.splits[PT_2M] - before.splits[PT_2M]),
 		  (unsigned long long)(after.collapses[PT_2M] - before.collapses[PT_2M]), world.audits, world.walks,
-		  world.reads, world.faults);
+		  world.reads, world.faults, world.kept_reads);
 }
 
 static u32 cycles(void)
@@ -413,4 +451,37 @@ TEST_ID(concurrent, what_is_stale_is_noticed, "TL5")
 		CHECK_EQ(world.failed_calls, 0);
 	}
 	unmake_world();
+}
+
+/* The same for the page that stays: a CPU that walks a table which was freed, and poisoned, faults, and that is counted. */
+TEST_ID(concurrent, a_walk_of_a_freed_table_is_noticed, "PT3 TL5")
+{
+	struct page *freed = alloc_page(0);
+
+	REQUIRE(freed);
+	if (make_world(0)) {
+		struct pt_slot slot;
+
+		spin_lock(&kernel_space.lock);
+		slot = pt_walk(&kernel_space, page_va(SHARED, KEPT), PT_2M);
+		spin_unlock(&kernel_space.lock);
+		CHECK(pte_present(slot.value) && !pte_is_leaf(slot.value, slot.level));
+		look_at_kept();
+		CHECK_EQ(world.kept_reads, 1);
+		for (unsigned i = 0; i < PT_ENTRIES; i++)
+			((u64 *)page_to_virt(freed))[i] = POISON;
+		arch_pte_store(slot.pte, pte_table(page_to_phys(freed), false), slot.level);
+		arch_tlb_flush_all();
+		look_at_kept();
+		arch_pte_store(slot.pte, slot.value, slot.level);
+		arch_tlb_flush_all();
+		CHECK_EQ(world.lost, 1);
+		look_at_kept();
+		CHECK_EQ(world.kept_reads, 2);
+		CHECK_EQ(world.lost, 1);
+		CHECK_EQ(world.stale_reads, 0);
+		CHECK_EQ(world.failed_calls, 0);
+	}
+	unmake_world();
+	free_page(freed);
 }
