@@ -10,7 +10,7 @@
  * an NMI) charges the tree directly. One other may touch it: who calls stocks back. It says so in `calling`, makes every CPU
  * pass a serialising interrupt, and waits for those that are inside; from then on whoever enters sees `calling`, and leaves
  * the stock alone. (The store that marks a stock and the load of `calling` behind it may change places as the other CPU sees it,
- * but not across an interrupt.)
+ * but not across an interrupt.) Others only look, whether there is any: so each word is stored whole.
  */
 #include "mm/account.h"
 
@@ -111,7 +111,7 @@ static inline bool stock_take(struct account *account, u64 frames)
 		return false;
 	ok = s->account == account && s->frames >= frames;
 	if (likely(ok))
-		s->frames -= (u32)frames;
+		store_relaxed(&s->frames, s->frames - (u32)frames);
 	local_unlock(&s->lock);
 	return ok;
 }
@@ -133,12 +133,12 @@ static void stock_give(struct account *account, u64 frames)
 	if (s->account != account) {
 		other = s->account;
 		back = s->frames;
-		s->account = account;
-		s->top = account->top;
-		s->frames = 0;
+		store_relaxed(&s->account, account);
+		store_relaxed(&s->top, account->top);
+		store_relaxed(&s->frames, 0);
 	}
 	keep = MIN(frames, 2 * ACCOUNT_STOCK - s->frames);
-	s->frames += (u32)keep;
+	store_relaxed(&s->frames, s->frames + (u32)keep);
 	local_unlock(&s->lock);
 	if (back)
 		tree_uncharge(other, NULL, back);
@@ -198,8 +198,8 @@ static void stocks_call_back(void)
 
 		if (s->frames)
 			tree_uncharge(s->account, NULL, s->frames);
-		s->frames = 0;
-		s->account = NULL;
+		store_relaxed(&s->frames, 0);
+		store_relaxed(&s->account, NULL);
 	}
 	store_release(&calling, 0);
 }

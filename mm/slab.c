@@ -59,8 +59,10 @@ static void set_geometry(struct slab_cache *cache)
 {
 	u32 bytes = object_bytes(cache);
 
+	if (load_relaxed(&cache->per_slab))
+		return;
 	store_relaxed(&cache->reciprocal, (u32)((BIT(32) + bytes - 1) / bytes));
-	store_relaxed(&cache->per_slab, ((u32)PAGE_SIZE - tail_bytes(bytes)) / bytes);
+	store_release(&cache->per_slab, ((u32)PAGE_SIZE - tail_bytes(bytes)) / bytes);
 }
 
 static inline u32 *used_bits(const struct slab_cache *cache, struct page *page)
@@ -149,7 +151,7 @@ static struct page *slab_new(struct slab_cache *cache, bool nolock)
 	page->private = (u64)cache;
 	page->objects = 0;
 	used = used_bits(cache, page);
-	for (u32 w = 0; w < words_of(cache->per_slab); w++) {
+	for (u32 w = 0; w < words_of(load_relaxed(&cache->per_slab)); w++) {
 		used[w] = 0;
 		ready_bits(cache, page)[w] = word_mask(cache, w);
 	}
@@ -203,7 +205,7 @@ static bool none_ready(const struct slab_cache *cache, struct page *page)
 {
 	const u32 *ready = ready_bits(cache, page);
 
-	for (u32 w = 0; w < words_of(cache->per_slab); w++)
+	for (u32 w = 0; w < words_of(load_relaxed(&cache->per_slab)); w++)
 		if (ready[w])
 			return false;
 	return true;
@@ -213,7 +215,7 @@ static bool all_ready(const struct slab_cache *cache, struct page *page)
 {
 	const u32 *ready = ready_bits(cache, page);
 
-	for (u32 w = 0; w < words_of(cache->per_slab); w++)
+	for (u32 w = 0; w < words_of(load_relaxed(&cache->per_slab)); w++)
 		if (ready[w] != word_mask(cache, w))
 			return false;
 	return true;
@@ -251,7 +253,7 @@ static void *take_locked(struct slab_cache *cache)
 static void give_locked(struct slab_cache *cache, void *object, u32 *empty)
 {
 	struct page *page = virt_to_page(object);
-	u32 index = (u32)(((u64)object & (PAGE_SIZE - 1)) * cache->reciprocal >> 32);
+	u32 index = (u32)(((u64)object & (PAGE_SIZE - 1)) * load_relaxed(&cache->reciprocal) >> 32);
 
 	if (none_ready(cache, page))
 		list_push(cache, page);
@@ -510,7 +512,7 @@ static unsigned check_slab(const struct slab_cache *cache, struct page *page, u6
 	const u32 *used = used_bits(cache, page), *ready = ready_bits(cache, page);
 	unsigned faults = 0;
 
-	for (u32 w = 0; w < words_of(cache->per_slab); w++) {
+	for (u32 w = 0; w < words_of(load_relaxed(&cache->per_slab)); w++) {
 		faults += (used[w] & ready[w]) != 0 || ((used[w] | ready[w]) & ~word_mask(cache, w));
 		*out += bits_in(word_mask(cache, w) & ~ready[w]);
 	}

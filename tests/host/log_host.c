@@ -57,7 +57,7 @@ void log_warn(const char *fmt, ...)
 {
 	va_list args;
 
-	log_warnings++;
+	__atomic_fetch_add(&log_warnings, 1, __ATOMIC_RELAXED);
 	va_start(args, fmt);
 	put_diagnostic("# warning: ", fmt, args);
 	va_end(args);
