@@ -16,12 +16,14 @@
 #include "tests/host/sim_tlb.h"
 #include "tests/test.h"
 
-static void prot(u64 va, u64 size, struct tlb_batch *b)
+/* Take W away, in a batch that stays open. */
+static void take_w(u64 va, u64 size, struct tlb_batch *b)
 {
 	struct pt_change c = { .op = PT_OP_PROTECT, .va = range_len(va, size), .clear = PTE_W };
 	CHECK_EQ(pt_change(&kernel_space, &c, b), 0);
 }
 
+/* A batch that has a generation of its own open waits for the later one of another batch, too, where it finds nothing to do. */
 TEST_ID(generations, waits_for_others_behind_its_own, "PT2 PT5 TL1")
 {
 	enum pt_collapse_policy policy;
@@ -37,12 +39,12 @@ TEST_ID(generations, waits_for_others_behind_its_own, "PT2 PT5 TL1")
 		CHECK_EQ(sim_access(2, a.va + 5 * PAGE_SIZE, SIM_WRITE).fault, SIM_OK);
 		tlb_batch_init(&b, &kernel_space);
 		tlb_batch_init(&c, &kernel_space);
-		prot(a.va, PAGE_SIZE, &b);		/* own, gen+1 */
+		take_w(a.va, PAGE_SIZE, &b);		/* its own: generation 1 */
 		host_cpu_set(1);
-		prot(a.va + 5 * PAGE_SIZE, PAGE_SIZE, &c);	/* foreign, gen+2, still open */
+		take_w(a.va + 5 * PAGE_SIZE, PAGE_SIZE, &c);	/* of another: generation 2, still open */
 		g = kernel_space.gen;
 		host_cpu_set(0);
-		prot(a.va + 5 * PAGE_SIZE, PAGE_SIZE, &b);	/* nothing to do: must wait for gen+2 */
+		take_w(a.va + 5 * PAGE_SIZE, PAGE_SIZE, &b);	/* nothing to do, but generation 2 to be waited for */
 		tlb_batch_finish(&b);
 		CHECK(tlb_flushed(&kernel_space, g));
 		CHECK_EQ(sim_access(2, a.va + 5 * PAGE_SIZE, SIM_WRITE).fault, SIM_RIGHTS);
@@ -54,6 +56,7 @@ TEST_ID(generations, waits_for_others_behind_its_own, "PT2 PT5 TL1")
 	fixture_policy(policy);
 }
 
+/* A leaf that was changed, and not flushed yet, is split: who finds nothing to do in one of the parts waits as for the whole. */
 TEST_ID(generations, a_split_keeps_the_generation, "PT2 PT5 TL1")
 {
 	enum pt_collapse_policy policy;
@@ -68,10 +71,10 @@ TEST_ID(generations, a_split_keeps_the_generation, "PT2 PT5 TL1")
 		CHECK_EQ(sim_access(2, a.va + 5 * PAGE_SIZE, SIM_WRITE).fault, SIM_OK);
 		host_cpu_set(1);
 		tlb_batch_init(&c, &kernel_space);
-		prot(a.va, a.size, &c);
+		take_w(a.va, a.size, &c);
 		host_cpu_set(0);
 		CHECK_EQ(fixture_split(range_len(a.va, PAGE_SIZE), PT_4K), 0);
-		/* nothing to do: must wait */
+		/* Nothing to do, but the other batch is to be waited for. */
 		CHECK_EQ(fixture_change(PT_OP_PROTECT, range_len(a.va + 5 * PAGE_SIZE, PAGE_SIZE), 0, 0, PTE_W), 0);
 		CHECK_EQ(sim_access(2, a.va + 5 * PAGE_SIZE, SIM_WRITE).fault, SIM_RIGHTS);
 		host_cpu_set(1);
@@ -82,8 +85,8 @@ TEST_ID(generations, a_split_keeps_the_generation, "PT2 PT5 TL1")
 	fixture_policy(policy);
 }
 
-/* the same without the hook: 1G leaf, three callers */
-TEST_ID(generations, a_split_keeps_the_generation_1g, "PT2 PT5 TL1")
+/* The same with a 1G leaf that a change of one page splits, not the test hook: the tables have the generation of the leaf. */
+TEST_ID(generations, a_split_by_a_change_keeps_the_generation, "PT2 PT5 TL1")
 {
 	enum pt_collapse_policy policy;
 	struct fixture_area a;
@@ -93,14 +96,15 @@ TEST_ID(generations, a_split_keeps_the_generation_1g, "PT2 PT5 TL1")
 		SKIP("fewer than 3 CPUs, or no 1G leaves");
 	policy = fixture_policy(PT_COLLAPSE_OFF);
 	if (fixture_area_get(&a, GIB, GIB)) {
-		struct pt_change nx = { .op = PT_OP_PROTECT, .va = range_len(a.va, PAGE_SIZE), .set = PTE_W };
+		struct pt_change one_page_rw = { .op = PT_OP_PROTECT, .va = range_len(a.va, PAGE_SIZE), .set = PTE_W };
+
 		CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, a.size), fixture_nowhere(), fixture_attrs(), 0), 0);
 		CHECK_EQ(sim_access(2, a.va + 8 * MIB, SIM_WRITE).fault, SIM_OK);
 		host_cpu_set(1);
 		tlb_batch_init(&c, &kernel_space);
-		prot(a.va, a.size, &c);
+		take_w(a.va, a.size, &c);
 		tlb_batch_init(&d, &kernel_space);
-		CHECK_EQ(pt_change(&kernel_space, &nx, &d), 0);
+		CHECK_EQ(pt_change(&kernel_space, &one_page_rw, &d), 0);
 		host_cpu_set(0);
 		CHECK_EQ(fixture_change(PT_OP_PROTECT, range_len(a.va + 8 * MIB, 2 * MIB), 0, 0, PTE_W), 0);
 		CHECK_EQ(sim_access(2, a.va + 8 * MIB, SIM_WRITE).fault, SIM_RIGHTS);
@@ -115,7 +119,11 @@ TEST_ID(generations, a_split_keeps_the_generation_1g, "PT2 PT5 TL1")
 
 static struct pt_space space;
 static u64 gens[MAX_CPUS];
-TEST(generations, bbm_user_split)
+
+/* ---- Break-before-make ---- */
+
+/* User leaves are broken before they are split, as the kernel's are: one rendezvous. */
+TEST_ID(generations, user_leaves_are_broken_before_a_split, "PT3")
 {
 	int bbm = pt_bbm;
 	struct page *block = alloc_pages(ORDER_2M, 0);
@@ -143,7 +151,7 @@ TEST(generations, bbm_user_split)
  * All of a gigabyte but what is being split out of it is taken, so that the tables come from the very leaf that is broken
  * next, unless they are kept out of it.
  */
-TEST_FLAGS(generations, bbm_table_in_its_own_leaf, "PT3", TEST_KEEPS_MAP)
+TEST_FLAGS(generations, tables_are_not_in_the_leaf_that_is_broken, "PT3", TEST_KEEPS_MAP)
 {
 	int bbm = pt_bbm;
 	enum pt_collapse_policy policy;
@@ -185,7 +193,8 @@ TEST_FLAGS(generations, bbm_table_in_its_own_leaf, "PT3", TEST_KEEPS_MAP)
 	fixture_policy(policy);
 }
 
-TEST(generations, bbm_collapse_is_tried_again)
+/* What is pinned is not broken, and so not collapsed; as soon as it is not pinned any more, it is. */
+TEST_ID(generations, a_collapse_put_off_is_tried_again, "PT3 PT4")
 {
 	int bbm = pt_bbm;
 	enum pt_collapse_policy policy = fixture_policy(PT_COLLAPSE_EAGER);
@@ -207,7 +216,10 @@ TEST(generations, bbm_collapse_is_tried_again)
 	fixture_policy(policy);
 }
 
-TEST(generations, constants_stay_so_in_the_direct_map)
+/* ---- Rights that are not granted ---- */
+
+/* Constants have no W in the direct map, by default or by wish. */
+TEST_ID(generations, constants_stay_so_in_the_direct_map, "PT2 PT5")
 {
 	struct page *p = alloc_page(0);
 	page_set_class(page_to_pfn(p), 1, PAGE_KERNEL_RODATA);
@@ -220,16 +232,22 @@ TEST(generations, constants_stay_so_in_the_direct_map)
 	pt_settle(&kernel_space);
 }
 
+/* Where a frame is executed, and where the direct map writes to it; how often a CPU could do the one while another did the other. */
 static u64 x_va, d_va;
 static unsigned seen;
-static void wx(void *arg)
+
+static void try_both(void *arg)
 {
 	(void)arg;
 	if (sim_access(1, x_va, SIM_EXEC).fault == SIM_OK && sim_access(2 % host.nr_cpus, d_va, SIM_WRITE).fault == SIM_OK)
 		seen++;
 }
 
-static void wx_run(bool batch)
+/*
+ * X is taken from text and W given to its frame, in one batch: by set_memory, or by unmapping the text and giving the frame back to the
+ * direct map. W waits until all CPUs have forgotten X.
+ */
+static void x_then_w(bool by_set_memory)
 {
 	struct fixture_area a;
 	struct page *p;
@@ -244,11 +262,13 @@ static void wx_run(bool batch)
 		CHECK_EQ(kernel_map_pages(a.va, &p, 1, fixture_attrs(), PT_4K, &b), 0);
 		tlb_batch_finish(&b);
 		CHECK_EQ(set_memory_rox(a.va, 1), 0);
-		x_va = a.va; d_va = phys_to_va(page_to_phys(p)); seen = 0;
+		x_va = a.va;
+		d_va = phys_to_va(page_to_phys(p));
+		seen = 0;
 		CHECK_EQ(sim_access(1, x_va, SIM_EXEC).fault, SIM_OK);
-		host.meanwhile = wx;
+		host.meanwhile = try_both;
 		tlb_batch_init(&b, &kernel_space);
-		if (batch) {
+		if (by_set_memory) {
 			CHECK_EQ(set_memory_batch(a.va, 1, MEMORY_NX, &b), 0);
 			CHECK_EQ(set_memory_batch(a.va, 1, MEMORY_RW, &b), 0);
 		} else {
@@ -266,17 +286,20 @@ static void wx_run(bool batch)
 	pt_settle(&kernel_space);
 }
 
-TEST(generations, nx_then_rw_in_one_batch)
+TEST_ID(generations, w_waits_for_nx_in_one_batch, "PT2 PT5 TL1")
 {
-	wx_run(true);
+	x_then_w(true);
 }
 
-TEST(generations, unmapped_then_back_in_one_batch)
+TEST_ID(generations, w_waits_for_the_unmapping_in_one_batch, "PT2 PT5 TL1")
 {
-	wx_run(false);
+	x_then_w(false);
 }
 
-/* another CPU's NX is stored and counted but not flushed: rw is granted */
+/*
+ * The other way round: another CPU has taken a frame out of the direct map and not flushed yet. Its text is executable only when
+ * the CPUs have forgotten that they could write to it.
+ */
 TEST_ID(generations, executable_only_when_writers_forgot, "PT2 PT5 TL1")
 {
 	struct fixture_area a;
@@ -291,18 +314,17 @@ TEST_ID(generations, executable_only_when_writers_forgot, "PT2 PT5 TL1")
 		tlb_batch_init(&b, &kernel_space);
 		tlb_batch_init(&c, &kernel_space);
 		CHECK_EQ(kernel_map_pages(a.va, &p, 1, fixture_attrs(), PT_4K, &b), 0);
-		/* invalid + map X in one batch, stale W of the direct map */
 		tlb_batch_finish(&b);
 		CHECK_EQ(kernel_unmap(range_len(a.va, PAGE_SIZE), &b), 0);
 		tlb_batch_finish(&b);
-		d_va = phys_to_va(page_to_phys(p)); x_va = a.va;
+		d_va = phys_to_va(page_to_phys(p));
+		x_va = a.va;
 		CHECK_EQ(sim_access(2, d_va, SIM_WRITE).fault, SIM_OK);
 		host_cpu_set(1);
 		CHECK_EQ(set_direct_map_batch(page_to_pfn(p), 1, false, &c), 0);
 		host_cpu_set(0);
 		CHECK_EQ(kernel_map_pages(a.va, &p, 1, fixture_attrs() & ~(PTE_W | PTE_NX), PT_4K, &b), 0);
 		tlb_batch_finish(&b);
-		/* kernel_map returned and finished: executable */
 		CHECK(!(sim_access(1, x_va, SIM_EXEC).fault == SIM_OK && sim_access(2, d_va, SIM_WRITE).fault == SIM_OK));
 		host_cpu_set(1);
 		tlb_batch_finish(&c);
@@ -315,7 +337,8 @@ TEST_ID(generations, executable_only_when_writers_forgot, "PT2 PT5 TL1")
 	pt_settle(&kernel_space);
 }
 
-TEST_ID(generations, default_waits_too, "PT2 PT5 TL1")
+/* Frames given back to the direct map, by one who was not the one to take them out: he waits for the flush that is still open. */
+TEST_ID(generations, giving_back_waits_for_the_taking, "PT2 PT5 TL1")
 {
 	struct page *p;
 	struct tlb_batch c;
