@@ -22,7 +22,7 @@ static struct {
 	unsigned rounds;
 	struct account top, below[2];
 	u64 held[2];			/* frames charged, by account */
-	u64 refused, exceeded, wrong;
+	u64 refused, exceeded, wrong, lost;
 	u64 *slots[SLOTS];		/* objects on their way to another CPU */
 	struct depot depot;
 	u32 numbers[HOST_CPUS_MAX][STACKS];
@@ -199,7 +199,12 @@ static void put_stacks(void *arg)
 		const u64 stack[] = { n, n / 7, n * n };
 		u32 number = depot_put(&s.depot, stack, 1 + n % 3);
 
-		if (!number || (s.numbers[cpu][n] && s.numbers[cpu][n] != number))
+		/* Another CPU may hold the allocator's lock when a pool is wanted: then the stack is not taken in, and counted. */
+		if (!number) {
+			fetch_add(&s.lost, 1);
+			continue;
+		}
+		if (s.numbers[cpu][n] && s.numbers[cpu][n] != number)
 			fetch_add(&s.wrong, 1);
 		s.numbers[cpu][n] = number;
 	}
@@ -212,7 +217,9 @@ TEST_ID(threads, each_stack_once, "PA6")
 	for (u32 cpu = 0; cpu < HOST_CPUS_MAX; cpu++)
 		for (u32 n = 0; n < STACKS; n++)
 			s.numbers[cpu][n] = 0;
+	s.lost = 0;
 	run(put_stacks, 4000, 100000);
+	CHECK_EQ(s.lost, s.depot.lost);
 	for (u32 cpu = 1; cpu < host.nr_cpus; cpu++)
 		for (u32 n = 0; n < STACKS; n++)
 			differ += s.numbers[cpu][n] && s.numbers[0][n] && s.numbers[cpu][n] != s.numbers[0][n];
