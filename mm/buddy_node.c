@@ -211,8 +211,10 @@ struct page *node_take_near(struct node *n, unsigned order, pfn_t near)
 {
 	for (unsigned kind = KINDS; kind-- > 0;) {
 		struct page_lists *l = &n->lists[kind];
-		struct page *page = order <= BLOCK_ORDER ? find_near(l, near, order) : NULL;
+		struct page *page = NULL;
 
+		if (order <= BLOCK_ORDER && l->filled >> order & 1)
+			page = find_near(l, near, order);
 		if (!page)
 			continue;
 		list_unlink(l, page_array, (u32)page_to_pfn(page), order);
@@ -275,12 +277,14 @@ static u32 find_to_unmap(const struct node *n, unsigned least, unsigned *order)
 {
 	u32 pfn = PFN_NONE;
 
+	if (!(n->lists[KIND_PLAIN].filled >> least))
+		return PFN_NONE;	/* aged memory: no use in looking everywhere */
 	if (n->claimed != PFN_NONE)
 		pfn = find_in_gigabyte(n, n->claimed, least, order);
 	for (pfn_t at = 0; pfn == PFN_NONE && at < page_max_pfn; at += GIGABYTE_FRAMES)
 		if (gigabyte_unmaps(at))
 			pfn = find_in_gigabyte(n, at, least, order);
-	if (pfn == PFN_NONE && n->lists[KIND_PLAIN].filled >> least) {
+	if (pfn == PFN_NONE) {
 		*order = least + (unsigned)__builtin_ctz(n->lists[KIND_PLAIN].filled >> least);
 		pfn = n->lists[KIND_PLAIN].head[*order];
 	}

@@ -263,6 +263,8 @@ TEST_ID(runner, window_left_open_fails_the_test, "PT5 XM2")
 	struct fixture_area area;
 	struct range page;
 
+	if (!(arch_mm.pte_mask & PTE_NX))
+		SKIP("no NX");
 	REQUIRE(fixture_area_get(&area, PAGE_SIZE, PAGE_SIZE));
 	page = range_len(area.va, PAGE_SIZE);
 	CHECK_EQ(fixture_change(PT_OP_MAP, page, fixture_nowhere(), fixture_attrs(), 0), 0);

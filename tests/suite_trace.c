@@ -382,9 +382,11 @@ TEST_ID(trace, flushes_agree_with_the_counters, "TL2 RP4")
 
 TEST_ID(trace, filters_hold, "RP4")
 {
+	enum pt_collapse_policy policy = fixture_policy(PT_COLLAPSE_EAGER);
 	struct tlb_stats tlb[2];
 	struct page *block;
 
+	pt_settle(&kernel_space);	/* so that the block is whole, and is split */
 	record_begin(0);
 	out_and_back(&block, tlb);
 	record_end();
@@ -394,6 +396,7 @@ TEST_ID(trace, filters_hold, "RP4")
 	record_end();
 	CHECK(t.nr[TRACE_SPLIT] > 0);
 	CHECK_EQ(large.ring.next, t.nr[TRACE_SPLIT]);
+	fixture_policy(policy);
 }
 
 TEST_ID(trace, refills_and_returns_are_recorded, "UM1 RP4")
