@@ -82,7 +82,7 @@ ROWS = [
     Row("4cpu-debug", variant="debug", cpus=4, memory="2G", append="lab=off", expect=SHOT),
     # A rendezvous for each split: what has many of them waits for the soak.
     Row("4cpu-bbm", cpus=4, memory="2G", expect=SHOT,
-        append="lab=off bbm=on suite=pgtable,directmap,set_memory,temp_map,tlb*,concurrent,smp"),
+        append="lab=off bbm=on suite=bbm,temp_map,tlb*,concurrent,smp"),
     Row("4cpu-trace", cpus=4, memory="2G", append="lab=off trace=on collapse=deferred", expect=SHOT, soak_only=True),
     Row("4cpu-clang-debug", variant="clang-debug", cpus=4, append="lab=off bbm=on", expect=SHOT, soak_only=True),
     # The full counts of what needs all CPUs: hours on two cores.
