@@ -36,10 +36,46 @@ void console_register(struct console *console)
 	log_flush();
 }
 
+int console_getc(void)
+{
+	for (struct console *c = consoles; c; c = c->next) {
+		int byte = c->getc ? c->getc(c) : -1;
+
+		if (byte >= 0)
+			return byte;
+	}
+	return -1;
+}
+
+u64 console_lost(void)
+{
+	u64 lost = 0;
+
+	for (struct console *c = consoles; c; c = c->next)
+		lost += c->lost;
+	return lost;
+}
+
+bool console_has_input(void)
+{
+	for (struct console *c = consoles; c; c = c->next)
+		if (c->getc)
+			return true;
+	return false;
+}
+
 static bool serial_console_write(struct console *console, const char *text, size_t len)
 {
 	(void)console;
 	return serial_write(&serial, text, len);
+}
+
+static int serial_console_getc(struct console *console)
+{
+	int c = serial_getc(&serial);
+
+	console->lost = serial.lost;
+	return c;
 }
 
 /* com1, 0x3f8, com1,115200: false if the text is none of these. */
@@ -75,7 +111,8 @@ static bool parse_serial(const char *which, u16 *port, u32 *baud)
 
 void console_init_serial(const char *which)
 {
-	static struct console console = { .name = "serial", .write = serial_console_write };
+	static struct console console = { .name = "serial", .write = serial_console_write,
+					  .getc = serial_console_getc };
 	u16 port = com_ports[0].port;
 	u32 baud = 0;
 

@@ -15,6 +15,9 @@ struct console {
 	const char *name;
 	/* Show len bytes. False: the device is gone, do not call again. Any context. */
 	bool (*write)(struct console *console, const char *text, size_t len);
+	/* The next byte that was typed, -1 if there is none; never waits. NULL: a console to look at only. */
+	int (*getc)(struct console *console);
+	u64 lost;	/* times that getc found bytes lost */
 	u64 cursor;	/* bytes of the log it has been given */
 	bool gone;
 	struct console *next;
@@ -25,6 +28,15 @@ void console_register(struct console *console);
 
 /* Give every console what it has not shown yet. Called by the log with its lock held. */
 void console_flush(void);
+
+/* The next byte typed at any console, -1 if there is none. Never waits. One caller at a time: the monitor. */
+int console_getc(void);
+
+/* Times so far that typed bytes were lost, because they came faster than they were fetched or were spoilt on the line. */
+u64 console_lost(void);
+
+/* Whether there is a console to type at. */
+bool console_has_input(void);
 
 /*
  * The serial console, as `which` says (console= of kernel/cmdline.h; "": com1). A bad word is named in the log, and

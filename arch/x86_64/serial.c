@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sends bytes, polling. A UART that is missing, or that stopped, costs a bounded time once and none afterwards.
+ * Sends and receives bytes, polling. A UART that is missing, or that stopped, costs a bounded time once and none afterwards.
  */
 #include "arch/x86_64/serial.h"
 
@@ -23,7 +23,11 @@
 #define LCR_8N1 0x03
 #define LCR_DLAB 0x80
 #define MCR_DTR_RTS 0x03
+#define LSR_READY 0x01		/* a byte has come in */
+#define LSR_OVERRUN 0x02	/* bytes were lost since the last read of this register */
+#define LSR_BAD 0x1c		/* the byte to be read next came in with wrong parity or framing, or is a break */
 #define LSR_EMPTY 0x20		/* transmit FIFO empty */
+#define LSR_NO_DEVICE 0xff	/* nothing answers any more: no UART has all of these bits set */
 
 #define FIFO_BYTES 16
 /*
@@ -104,4 +108,22 @@ bool serial_write(struct serial *serial, const char *text, size_t len)
 			put(serial, &room, text[i]);
 	}
 	return !serial->stuck;
+}
+
+int serial_getc(struct serial *serial)
+{
+	u8 status = uart_read(serial, UART_LSR);
+	u8 byte;
+
+	if (status == LSR_NO_DEVICE)
+		return -1;
+	if (status & LSR_OVERRUN)
+		serial->lost++;
+	if (!(status & LSR_READY))
+		return -1;
+	byte = uart_read(serial, UART_DATA);
+	if (!(status & LSR_BAD))
+		return byte;
+	serial->lost++;
+	return -1;
 }
