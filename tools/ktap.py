@@ -6,6 +6,9 @@ Invariant: a log counts as complete only if every plan is fulfilled, numbering h
 line agrees with the results inside it, `# TANGRAM BEGIN` came once, and `# TANGRAM END` came once, last,
 with a newline behind it and with the counts that the results add up to. A log cut anywhere fails one of these.
 A subtest may be such a log itself, indented (hosted tests: one per simulated machine); the same holds for it.
+
+boots() reads a log of several boots: each is judged for itself, and one that did not come to its end before the next
+one began is not complete.
 """
 
 import re
@@ -19,12 +22,19 @@ RUNNING = re.compile(r"# running (\S+)")
 MARK = re.compile(r"# TANGRAM (BEGIN|END)\b(.*)$")
 WORD = re.compile(r"([a-z0-9_.]+)=(\S*)$")
 PANIC = re.compile(r"# PANIC\b")
+FIGURES = ("counter", "map", "lab", "cost", "execmem", "trace")
+
+# Where another boot begins: the firmware clears its terminal or names what it boots, or the version line comes again,
+# not indented (behind firmware that left the cursor in the middle of a line, too).
+RESTART = re.compile(rb"\x1b\[2J|BdsDxe: |(?:^|[^ \n])KTAP version 1\r?$")
+FIRST_WORDS = b"# command line: "   # of a kernel, on a machine whose firmware does not speak on the serial port
 
 # CSI, OSC and two-byte escape sequences: firmware paints the terminal, the log is about text.
 ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-Za-z]|[=>78cDEHM])")
 
 MAX_LINE = 16384
 MAX_PROBLEMS = 50
+MAX_NOTES = 60                  # lines kept of what a test said
 
 
 def plain(data):
@@ -42,6 +52,21 @@ def words(text):
             return None
         result[match[1]] = match[2]
     return result
+
+
+class Result:
+    """A test: status is pass, fail, skip or xfail; notes are what it said, without figures."""
+
+    def __init__(self, suite, name, status, reason, notes):
+        self.suite = suite
+        self.name = name
+        self.status = status
+        self.reason = reason
+        self.notes = notes
+
+    @property
+    def full(self):
+        return f"{self.suite}.{self.name}" if self.suite else self.name
 
 
 class Level:
@@ -73,12 +98,16 @@ class Ktap:
         self.running = None         # the test that was announced and has no result yet
         self.suite = None           # the subtest that is open
         self.panic = None           # the first line of a panic
-        self.figures = []           # (kind, words) of counter, lab, cost and trace lines
+        self.figures = []           # (kind, words) of the lines in FIGURES
+        self.results = []           # a Result for each test
+        self.preface = []           # what the kernel said before its first plan: the machine
+        self.restarted = False      # another boot began, and this one had not ended
         self.started = False
         self.finished = False
         self._levels = []
         self._closed = None         # the level one deeper that waits for its parent's result
         self._pending_name = None
+        self._notes = []
         self._line = 0
         self._partial = b""
 
@@ -142,6 +171,28 @@ class Ktap:
             return "fail"
         return "pass" if self.passed else "skip"
 
+    def where(self):
+        """For people: how far it got."""
+        if not self.started:
+            return "the kernel has not spoken yet"
+        if self.running:
+            return f"in test {self.running}"
+        return f"the last test was {self.last_test or '(none)'}"
+
+    def failure(self):
+        """The first thing wrong, or ''."""
+        if self.panic:
+            return f"{self.panic}; {self.where()}"
+        if self.restarted:
+            return f"the machine started again before the end of the report; {self.where()}"
+        if self.failures:
+            more = f" and {len(self.failures) - 3} more" if len(self.failures) > 3 else ""
+            return "failed: " + ", ".join(self.failures[:3]) + more
+        if self.problems:
+            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+            return f"the log is incomplete: {self.problems[0]}{more}"
+        return ""
+
     # -- lines ------------------------------------------------------------------------------------------
 
     def _problem(self, text):
@@ -156,6 +207,8 @@ class Ktap:
             if not VERSION.search(text):
                 if PANIC.match(text) and not self.panic:
                     self.panic = text[2:]
+                if text.startswith("# "):
+                    self.preface.append(text[2:])
                 return
             self.started = True
             self._levels = [Level(None, self._totals())]
@@ -188,18 +241,21 @@ class Ktap:
         running = RUNNING.match(body)
         if running:
             self.running = running[1]
+            self._notes = []
             return
         mark = MARK.match(body)
         if mark:
             self._mark(indent // 2, mark[1], mark[2])
             return
         kind, _, rest = body[1:].strip().partition(" ")
-        if kind in ("counter", "lab", "cost", "trace"):
+        if kind in FIGURES:
             pairs = words(rest)
             if pairs is None:
                 self._problem(f"a {kind} line that is not key=value words: {body[:120]!r}")
             else:
                 self.figures.append((kind, pairs))
+        elif len(self._notes) < MAX_NOTES:
+            self._notes.append(body[1:].strip())
 
     def _mark(self, depth, which, rest):
         pairs = words(rest)
@@ -299,7 +355,7 @@ class Ktap:
         if inner:
             self._subtest_result(level, inner, good, directive, name)
         else:
-            self._leaf(level, good, directive, name)
+            self._leaf(level, good, directive, name, reason)
 
     def _subtest_result(self, level, inner, good, directive, name):
         if inner.name is not None and inner.name != name:
@@ -314,20 +370,27 @@ class Ktap:
             level.failed = True
         self.suite = None
 
-    def _leaf(self, level, good, directive, name):
-        full = f"{level.name}.{name}" if level.name and not name.startswith(level.name + ".") else name
-        self.last_test = full
+    def _leaf(self, level, good, directive, name, reason):
+        if level.name and name.startswith(level.name + "."):
+            name = name[len(level.name) + 1:]
+        result = Result(level.name or "", name, "fail", reason, self._notes)
+        self.results.append(result)
+        self._notes = []
+        self.last_test = result.full
         self.running = None
         if directive == "SKIP" and good:
             self.skipped += 1
+            result.status = "skip"
         elif good and directive in (None, "TODO"):
             self.passed += 1
+            result.status = "pass"
         elif not good and directive == "XFAIL":
             self.passed += 1
             self.xfailed += 1
+            result.status = "xfail"
         else:
             self.failed += 1
-            self.failures.append(full)
+            self.failures.append(result.full)
             level.failed = True
 
     def _totals(self):
@@ -361,3 +424,40 @@ def check(data, marks=True):
     ktap.feed(data)
     ktap.finish()
     return ktap
+
+
+def _pieces(data):
+    """The log, cut where another boot begins."""
+    at = begin = 0
+    kernel = None                   # where the first words of a kernel may be that has not started its report yet
+    started = False
+    for line in data.splitlines(keepends=True):
+        sign = RESTART.search(line.rstrip(b"\n")) if started else None
+        if sign:
+            cut = at + sign.start() + (sign[0][0] not in b"\x1bBK")
+            if kernel is not None and sign.start() == 0 and line.startswith(b"KTAP"):
+                cut = kernel
+            yield data[begin:cut]
+            begin, started = cut, False
+        text = plain(line.rstrip(b"\r\n")).rstrip()
+        if VERSION.search(text) and not text.startswith(" "):
+            started = True
+        if line.startswith(FIRST_WORDS):
+            kernel = at
+        elif not line.startswith(b"#"):
+            kernel = None
+        at += len(line)
+    yield data[begin:]
+
+
+def boots(data, marks=True):
+    """A log of one or several boots, in their order -> [Ktap]."""
+    pieces = list(_pieces(data))
+    if len(pieces) > 1 and not plain(pieces[-1]).strip():
+        pieces.pop()                # a terminal that was cleared at the end
+    found = [check(piece, marks) for piece in pieces]
+    for ktap in found[:-1]:
+        if ktap.end is None:
+            ktap.restarted = True
+            ktap.problems.append("the machine started again before the end of the report")
+    return found

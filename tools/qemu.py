@@ -429,16 +429,9 @@ class Run:
     def _heartbeat(self, seconds, silent):
         if not self.err:
             return
-        where = self._where()
+        where = self.ktap.where()
         self.err.write(f"run-qemu: {seconds:.0f} s, silent for {silent:.0f} s; {where}\n")
         self.err.flush()
-
-    def _where(self):
-        if not self.ktap.started:
-            return "the kernel has not spoken yet"
-        if self.ktap.running:
-            return f"in test {self.ktap.running}"
-        return f"the last test was {self.ktap.last_test or '(none)'}"
 
     def _watch(self, process, now, began):
         """Ends QEMU where it will not end by itself."""
@@ -472,9 +465,9 @@ class Run:
         """Exit status and reason."""
         end = dict(word.split("=", 1) for word in cmdline.split() if "=" in word).get("end", "exit")
         if self._stop_reason == "timeout":
-            return TIMEOUT, f"no end within {self.options.seconds:g} s; {self._where()}"
+            return TIMEOUT, f"no end within {self.options.seconds:g} s; {self.ktap.where()}"
         if self._stop_reason == "flood":
-            return FAIL, f"more than {LOG_MAX >> 20} MiB on the serial port; {self._where()}"
+            return FAIL, f"more than {LOG_MAX >> 20} MiB on the serial port; {self.ktap.where()}"
         if self._stop_reason == "shell":
             return FAIL, "the loader went back to the firmware, or there was none to start"
         if self._stop_reason == "no-exit" and end == "halt":
@@ -482,30 +475,30 @@ class Run:
         if self._stop_reason == "no-exit":
             return FAIL, f"the report is complete, but end={end} did not end the machine"
         if status < 0:
-            return FAIL, f"QEMU was killed by {self._signal_name(-status)}; {self._where()}"
+            return FAIL, f"QEMU was killed by {self._signal_name(-status)}; {self.ktap.where()}"
         if status == EXIT_PASS:
             return self._by_log()
         if status == EXIT_FAIL:
-            return FAIL, self._failure() or "the kernel says fail, but no result in the log does"
+            return FAIL, self.ktap.failure() or "the kernel says fail, but no result in the log does"
         if status == 0:
             return self._after_shutdown(end, resets)
         return FAIL, f"QEMU exited with {status}: {self._qemu_says()}"
 
     def _after_shutdown(self, end, resets):
         if b"Triple fault" in resets:
-            return FAIL, f"triple fault; {self._where()}"
+            return FAIL, f"triple fault; {self.ktap.where()}"
         reason = self.shutdown or "unknown"
         wanted = {"reboot": "guest-reset", "poweroff": "guest-shutdown"}.get(end)
         if self.ktap.end is None:
             what = {"guest-reset": "reset itself", "guest-shutdown": "switched itself off"}.get(
                 reason, f"stopped ({reason})")
-            return FAIL, f"the machine {what} before the end of the report; {self._where()}"
+            return FAIL, f"the machine {what} before the end of the report; {self.ktap.where()}"
         if reason != wanted:
             return FAIL, f"end={end}, but QEMU saw {reason}"
         return self._by_log()
 
     def _by_log(self):
-        problem = self._failure()
+        problem = self.ktap.failure()
         if problem:
             return FAIL, problem
         if self.ktap.verdict == "skip":
@@ -513,19 +506,6 @@ class Run:
         if self.ktap.verdict != "pass":
             return FAIL, f"the log says {self.ktap.verdict}"
         return PASS, ""
-
-    def _failure(self):
-        """The first thing wrong in the log, or ''."""
-        ktap = self.ktap
-        if ktap.panic:
-            return ktap.panic
-        if ktap.failures:
-            more = f" and {len(ktap.failures) - 3} more" if len(ktap.failures) > 3 else ""
-            return "failed: " + ", ".join(ktap.failures[:3]) + more
-        if ktap.problems:
-            more = f" (and {len(ktap.problems) - 1} more)" if len(ktap.problems) > 1 else ""
-            return f"the log is incomplete: {ktap.problems[0]}{more}"
-        return ""
 
     @staticmethod
     def _signal_name(number):
