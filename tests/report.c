@@ -15,7 +15,10 @@
 #include "tests/test.h"
 
 static struct report_state before, peak, after;
+static struct report_state last;	/* of which a map line was written */
 static struct buddy_stats buddy_before;
+static u64 most_leaves;		/* since then */
+static unsigned tests_done, peak_tests;
 static bool begun;
 
 #define ULL(x) ((unsigned long long)(x))
@@ -76,10 +79,52 @@ const struct report_state *report_before(void)
 
 void report_sample(void)
 {
-	const u64 *leaves = kernel_space.stats[PT_DIRECT].leaves;
+	const u64 *n = kernel_space.stats[PT_DIRECT].leaves;
+	u64 leaves = n[PT_4K] + n[PT_2M] + n[PT_1G];
 
-	if (begun && leaves[PT_4K] + leaves[PT_2M] + leaves[PT_1G] > peak.map.leaves)
-		report_read(&peak);
+	most_leaves = MAX(most_leaves, leaves);
+	if (!begun || leaves <= peak.map.leaves)
+		return;
+	report_read(&peak);
+	peak_tests = tests_done;
+}
+
+/* ---- the direct map over the run: lines for programs ---- */
+
+static void write_map(const char *phase, unsigned tests, const struct report_state *s)
+{
+	const struct directmap_stats *m = &s->map;
+
+	log_info("map phase=%s tests=%u leaves_4k=%llu leaves_2m=%llu leaves_1g=%llu fewest=%llu most=%llu tables=%llu "
+		 "level2_splits=%llu level3_splits=%llu level2_collapses=%llu level3_collapses=%llu", phase, tests,
+		 ULL(m->direct_map_4k / (4 * KIB)), ULL(m->direct_map_2m / (2 * MIB)), ULL(m->direct_map_1g / GIB),
+		 ULL(m->fewest_leaves), ULL(MAX(most_leaves, m->leaves)), ULL(s->direct_tables),
+		 ULL(m->direct_map_level2_splits), ULL(m->direct_map_level3_splits),
+		 ULL(m->direct_map_level2_collapses), ULL(m->direct_map_level3_collapses));
+	last = *s;
+	most_leaves = 0;
+}
+
+static bool same_events(const struct pt_stats *now, const struct directmap_stats *then)
+{
+	return now->splits[PT_2M] == then->direct_map_level2_splits &&
+	       now->splits[PT_1G] == then->direct_map_level3_splits &&
+	       now->collapses[PT_2M] == then->direct_map_level2_collapses &&
+	       now->collapses[PT_1G] == then->direct_map_level3_collapses;
+}
+
+void report_test_done(void)
+{
+	struct report_state now;
+
+	if (!begun)
+		return;
+	tests_done++;
+	report_sample();
+	if (same_events(&kernel_space.stats[PT_DIRECT], &last.map))
+		return;
+	report_read(&now);
+	write_map("test", tests_done, &now);
 }
 
 /* ---- counters: lines for programs ---- */
@@ -277,7 +322,9 @@ void report_begin(const struct report_setup *setup)
 	buddy_read_stats(&buddy_before);
 	report_read(&before);
 	peak = before;
+	tests_done = peak_tests = 0;
 	begun = true;
+	write_map("before", 0, &before);
 }
 
 bool report_end(void)
@@ -287,6 +334,8 @@ bool report_end(void)
 	pt_settle(&kernel_space);
 	report_sample();
 	report_read(&after);
+	write_map("peak", peak_tests, &peak);
+	write_map("after", tests_done, &after);
 	space_counters();
 	tlb_counters();
 	buddy_counters();

@@ -47,9 +47,11 @@ void report_read(struct report_state *out);
 /* As it was at report_begin(). */
 const struct report_state *report_before(void);
 
-/* Look whether the direct map has more leaves than ever seen: the summary's "peak". Called after each test, and by
- * workloads at their height. */
+/* Look whether the direct map has more leaves than ever seen: the summary's "peak". Called by workloads at their height. */
 void report_sample(void);
+
+/* After each test: a sample, and a line if leaves were split or put together since the line before. */
+void report_test_done(void);
 
 /* ---- text ---- */
 

@@ -415,7 +415,6 @@ static void run_case(struct running *r)
 		test_after();
 	compare_ground(&before);
 	check_machine();
-	report_sample();
 }
 
 static void write_result(const struct running *r, unsigned number)
@@ -442,6 +441,8 @@ static void run_test(struct test_run *run, const struct test_case *tc, unsigned 
 	run_case(&r);
 	running = outer;
 	write_result(&r, number);
+	if (!outer)
+		report_test_done();
 
 	run->totals.run++;
 	if (r.failed)
