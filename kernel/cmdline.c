@@ -69,6 +69,7 @@ static const struct key_row keys[] = {
 	{ "debug", KEY_BOOL, on_off, offsetof(struct cmdline, debug) },
 	{ "soak", KEY_BOOL, on_off, offsetof(struct cmdline, soak) },
 	{ "cpus", KEY_COUNT, NULL, offsetof(struct cmdline, cpus) },
+	{ "tlb_ceiling", KEY_COUNT, NULL, offsetof(struct cmdline, tlb_ceiling) },
 	{ "plant", KEY_CHOICE, plant_words, offsetof(struct cmdline, plant) },
 	{ "panic", KEY_CHOICE, panic_words, offsetof(struct cmdline, panic) },
 	{ "um", KEY_CHOICE, um_words, offsetof(struct cmdline, um) },

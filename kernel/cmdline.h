@@ -26,6 +26,7 @@
  *				stack. Costs 4 bytes a frame and time, and frames for new stacks that a test which counts each
  *				frame notices; default off
  *	cpus=N			use no more CPUs than that; default all
+ *	tlb_ceiling=N		pages that a flush may take one by one; beyond, it forgets everything (docs/tlb.md)
  *	plant=silent-cpu|deaf-cpu|dead-cpu
  *				a CPU that never starts; that leaves a shootdown unanswered; that takes no NMI either: this is how their
  *				reports are tested (deaf and dead: by the suite `deaf`)
@@ -75,6 +76,7 @@ struct cmdline {
 	struct trace_filter trace;	/* default off */
 	u32 plant;			/* enum cmdline_plant */
 	u32 cpus;			/* to use at most; 0: all */
+	u32 tlb_ceiling;		/* 0: as built */
 };
 
 /* What the kernel was started with. Constant after cmdline_parse(). */

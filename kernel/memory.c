@@ -411,6 +411,8 @@ void memory_init(const struct boot_info *bi)
 	bootmem_release();
 	pt_bbm = cmdline.bbm;
 	pt_checks = cmdline.debug;
+	if (cmdline.tlb_ceiling)
+		tlb_flush_ceiling = cmdline.tlb_ceiling;
 	make_root(bi);
 	tlb_space_enter(&kernel_space);
 	arch_switch_root(kernel_space.root);

@@ -52,7 +52,10 @@ struct tlb_batch {
 	u32 clearing;		/* user tables between clear and leaf: head of a list through struct page */
 };
 
-/* Pages a ranged flush may cost before a full one is cheaper. May be set at any time: it decides about batches to come. */
+/*
+ * Pages a ranged flush may cost before a full one is cheaper; picked by tests/lab/ceiling.c, with figures in docs/tlb.md. May
+ * be set at any time: it decides about batches to come.
+ */
 extern u32 tlb_flush_ceiling;
 
 /*

@@ -32,6 +32,7 @@ TEST(cmdline, defaults)
 	CHECK_EQ(c.panic, PANIC_NONE);
 	CHECK_EQ(c.plant, PLANT_NOTHING);
 	CHECK_EQ(c.cpus, 0);
+	CHECK_EQ(c.tlb_ceiling, 0);
 	CHECK_EQ(c.execmem, EXECMEM_HUGE);
 	CHECK(c.kaslr);
 	CHECK(!c.page_owner);
@@ -40,7 +41,8 @@ TEST(cmdline, defaults)
 TEST(cmdline, every_kind_of_key)
 {
 	CHECK_EQ(parse(" suite=trap,cpu.*\tlab=short  seed=0x10 end=poweroff console=com2,9600 collapse=off bbm=off debug=on "
-		       "soak=on um=1g execmem=huge+tail kaslr=off cpus=3 plant=deaf-cpu page_owner=on\r\n"),
+		       "soak=on um=1g execmem=huge+tail kaslr=off cpus=3 plant=deaf-cpu page_owner=on "
+		       "tlb_ceiling=64\r\n"),
 		 0);
 	CHECK(strcmp(c.suite, "trap,cpu.*") == 0);
 	CHECK(strcmp(c.console, "com2,9600") == 0);
@@ -55,6 +57,7 @@ TEST(cmdline, every_kind_of_key)
 	CHECK(!c.kaslr);
 	CHECK(c.page_owner);
 	CHECK_EQ(c.cpus, 3);
+	CHECK_EQ(c.tlb_ceiling, 64);
 	CHECK_EQ(c.plant, PLANT_DEAF_CPU);
 	CHECK(c.debug && c.soak);
 }
@@ -86,7 +89,7 @@ TEST_ID(cmdline, trace_takes_events, "IF RP4")
 TEST(cmdline, bad_words_are_counted_and_change_nothing)
 {
 	CHECK_EQ(parse("color=red lab=long seed= seed=12x seed=0x seed=18446744073709551616 plain bbm=maybe um=4k suite= =x cpus=0 "
-		       "cpus=4294967296 cpus=two plant=tree"), 15);
+		       "cpus=4294967296 cpus=two plant=tree tlb_ceiling=0"), 16);
 	CHECK_EQ(c.cpus, 0);
 	CHECK_EQ(c.lab, LAB_FULL);
 	CHECK(c.bbm == -1);
