@@ -67,15 +67,16 @@ setup:
 # ---------------------------------------------------------------------------------------------------------
 # Flags
 
-WARN := -Wall -Wextra -Werror -Wstrict-prototypes -Wmissing-prototypes -Wshadow
+# -Wdate-time: nothing may depend on when it was built.
+WARN := -Wall -Wextra -Werror -Wdate-time -Wstrict-prototypes -Wmissing-prototypes -Wshadow
 # Paths in the results do not depend on where the tree lies.
-REPRO := -ffile-prefix-map=$(CURDIR)=.
+REPRO := '-ffile-prefix-map=$(CURDIR)=.'
 COMMON := -std=gnu11 -g -fno-strict-aliasing -fno-omit-frame-pointer -I. $(WARN) $(REPRO) -MMD -MP
 
 KERNEL_CFLAGS := $(COMMON) -ffreestanding -O2 -mcmodel=kernel -mno-red-zone -mgeneral-regs-only \
 	-fno-pic -fno-pie -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
 	-DCONFIG_DEBUG=$(DEBUG) -DCONFIG_PLANT=0
-NASMFLAGS := -f elf64 -g -F dwarf -I ./ -Werror
+NASMFLAGS := -f elf64 -g -F dwarf -Werror
 KERNEL_LDFLAGS := -m elf_x86_64 -nostdlib -static -z max-page-size=0x200000 -z noexecstack \
 	--build-id=sha1 --orphan-handling=error --fatal-warnings
 
@@ -114,10 +115,10 @@ $(B)/obj/%.o: %.c Makefile | setup
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(KERNEL_CFLAGS) -c -o $@ $<
 
-$(B)/obj/%.asm.o: %.asm Makefile | setup
+$(B)/obj/%.asm.o: %.asm tools/assemble Makefile | setup
 	$(say) NASM $<
 	@mkdir -p $(@D)
-	$(Q)$(NASM) $(NASMFLAGS) -MD $(@:.o=.d) -MP -o $@ $<
+	$(Q)tools/assemble $(NASM) $< $@ $(NASMFLAGS)
 
 $(B)/kernel.elf: $(KERNEL_OBJ) linker.ld
 	$(say) LD $@
@@ -136,10 +137,10 @@ $(B)/efi/%.o: %.c Makefile | setup
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(EFI_CFLAGS) -c -o $@ $<
 
-$(B)/efi/%.asm.o: %.asm Makefile | setup
+$(B)/efi/%.asm.o: %.asm tools/assemble Makefile | setup
 	$(say) NASM $<
 	@mkdir -p $(@D)
-	$(Q)$(NASM) $(NASMFLAGS) -MD $(@:.o=.d) -MP -o $@ $<
+	$(Q)tools/assemble $(NASM) $< $@ $(NASMFLAGS)
 
 $(B)/efi/loader.so: $(BOOT_OBJ) boot/efi.lds Makefile
 	$(say) LD $@
@@ -296,7 +297,7 @@ help:
 	'make bench      costs beside those of others (docs/peers.csv): callgrind and QEMU icount' \
 	'make esp        build/esp/: the EFI system partition as a folder' \
 	'make image      build/tangram.img: a GPT disk image for a USB stick or a virtual machine' \
-	'make usb        the image, and how to write it to a stick' \
+	'make usb        the image, and how to write it to a stick; DEV=/dev/sdX: looks at that disk, asks, writes, reads back' \
 	'make debug      boot and wait for gdb on port 1234' \
 	'make clean      remove build/' \
 	'' \
@@ -346,7 +347,7 @@ bench: bench-build esp
 	$(Q)tools/bench --build $(B)
 
 usb: image
-	@tools/usb-help $(B)/tangram.img $(DEV)
+	@tools/usb $(B)/tangram.img $(if $(DEV),'$(DEV)') $(if $(filter 1,$(FIXED)),--fixed) $(if $(ERASE),--erase '$(ERASE)')
 
 clean:
 	$(Q)rm -rf build
