@@ -9,21 +9,13 @@ import os
 import random
 import re
 import struct
-import sys
 import tempfile
-import unittest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path.insert(0, os.path.join(ROOT, "tools"))
-
-import qemu  # noqa: E402
-
-BUILD = os.environ.get("TANGRAM_BUILD", os.path.join(ROOT, "build"))
-SECONDS = 120
+from boot import Boot, main
 
 
-class Boot(unittest.TestCase):
-    def boot(self, tables=(), suite="acpi", **options):
+class Acpi(Boot):
+    def boot_with(self, tables=(), suite="acpi", **options):
         """Boot with more tables, (signature, revision, body) each, and run the machine's own tests of ACPI; they pass."""
         with tempfile.TemporaryDirectory(prefix="tangram-acpi-") as folder:
             extra = list(options.pop("extra", ()))
@@ -32,20 +24,13 @@ class Boot(unittest.TestCase):
                 with open(path, "wb") as file:
                     file.write(body)
                 extra += ["-acpitable", f"sig={signature},rev={revision},data={path}"]
-            log = os.path.join(folder, "log")
             options.setdefault("memory", "1G")
-            run = qemu.Run(qemu.Options(build=BUILD, append=f"suite={suite} lab=off", log=log, timeout=SECONDS,
-                                        extra=extra, **options))
-            result = run.run()
-            with open(log, encoding="utf-8", errors="replace") as file:
-                self.text = file.read().replace("\r", "")
-        self.assertEqual(result.code, qemu.PASS, result.line() + "\n" + self.text[-2000:])
+            self.boot(f"suite={suite} lab=off", extra=extra, **options)
+        self.assert_passes()
         self.complaints = re.findall(r"(?m)^# warning: acpi: (.*)$", self.text)
 
     def assert_found(self, words):
-        found = re.search(r"(?m)^# acpi: (tables .*)$", self.text)
-        self.assertTrue(found, f"nothing was found:\n{self.text[:3000]}")
-        self.assertIn(words, found[1])
+        self.assertIn(words, self.assert_matches(r"(?m)^# acpi: (tables .*)$")[1])
 
     def assert_complaints(self, *patterns):
         """These, each once, and no others."""
@@ -57,14 +42,14 @@ class Boot(unittest.TestCase):
         self.assertEqual(left, [])
 
 
-class Good(Boot):
+class Good(Acpi):
     def test_cpus_and_nodes(self):
-        self.boot(cpus=3, numa="2")
+        self.boot_with(cpus=3, numa="2")
         self.assert_complaints()
         self.assert_found("CPUs 3 usable of 3, IOAPICs 1, nodes 2, PCI segments 1, HPET address 0xfed00000")
 
     def test_cpus_to_be_plugged_are_not_usable(self):
-        self.boot(extra=["-smp", "2,maxcpus=6"])
+        self.boot_with(extra=["-smp", "2,maxcpus=6"])
         self.assert_complaints()
         self.assert_found("CPUs 2 usable of 6")
 
@@ -72,16 +57,16 @@ class Good(Boot):
         """A console that the firmware names: 0x2f8, 16550."""
         spcr = struct.pack("<B3xBBBBQBBIBBBBBBHHBBBIB4x", 0, 1, 8, 0, 1, 0x2f8, 1, 3, 3, 7, 0, 1, 0, 3, 0, 0xffff,
                            0xffff, 0, 0, 0, 0, 0)
-        self.boot([("SPCR", 2, spcr)])
+        self.boot_with([("SPCR", 2, spcr)])
         self.assert_complaints()
         self.assert_found("SPCR port 0x2f8")
 
 
-class Bad(Boot):
+class Bad(Acpi):
     def test_every_kind_of_nonsense(self):
         """One boot, for they are independent of each other."""
         noise = random.Random(4).randbytes(300)
-        self.boot([
+        self.boot_with([
             ("SRAT", 3, bytes(12) + b"\x00\x00" + bytes(50)),       # an entry of length 0
             ("SRAT", 3, bytes(12) + b"\x01\x10" + bytes(14)),       # memory affinity, too short
             ("SLIT", 1, noise),                                     # nobody reads it, nobody minds
@@ -99,23 +84,23 @@ class Bad(Boot):
         self.assert_found("CPUs 2 usable of 2, IOAPICs 1, nodes 1, PCI segments 1, HPET address 0xfed00000, PM timer port")
 
     def test_a_good_srat_beside_a_bad_one(self):
-        self.boot([("SRAT", 3, random.Random(5).randbytes(400))], cpus=2, numa="2")
+        self.boot_with([("SRAT", 3, random.Random(5).randbytes(400))], cpus=2, numa="2")
         self.assertEqual(len(self.complaints), 1, self.complaints)
         self.assertRegex(self.complaints[0], r"^SRAT at 0x[0-9a-f]+: .*: table skipped$")
         self.assert_found("nodes 2")
 
 
-class Missing(Boot):
+class Missing(Acpi):
     def test_no_hpet(self):
-        self.boot(machine="q35,hpet=off")
+        self.boot_with(machine="q35,hpet=off")
         self.assert_complaints()
         self.assert_found("HPET none")
 
     def test_no_tables(self):
-        self.boot(suite="acpi,fmt", machine="q35,acpi=off", cpus=2)
+        self.boot_with(suite="acpi,fmt", machine="q35,acpi=off", cpus=2)
         self.assertIn("RSDP: the firmware has none", self.complaints)
         self.assertIn("nothing can be read: one CPU, no IOAPIC, no HPET, no PM timer", self.complaints)
 
 
 if __name__ == "__main__":
-    unittest.main()
+    main()

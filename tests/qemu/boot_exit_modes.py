@@ -8,51 +8,18 @@ Boots build/esp some fifteen times, a few seconds each, with the quickest of sui
 
 import os
 import re
-import sys
 import tempfile
-import unittest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path.insert(0, os.path.join(ROOT, "tools"))
+from boot import Boot, main, qemu
 
-import qemu  # noqa: E402
-
-BUILD = os.environ.get("TANGRAM_BUILD", os.path.join(ROOT, "build"))
-SECONDS = 90
 QUICK = "suite=cmdline lab=off"
-
-
-class Boot(unittest.TestCase):
-    """One boot; afterwards: result, run (its shutdown event), text (of the serial port)."""
-
-    def boot(self, append, **options):
-        with tempfile.TemporaryDirectory(prefix="tangram-ends-") as folder:
-            log = os.path.join(folder, "log")
-            options.setdefault("timeout", SECONDS)
-            self.run_ = qemu.Run(qemu.Options(build=BUILD, append=append, log=log, **options))
-            self.result = self.run_.run()
-            with open(log, encoding="utf-8", errors="replace") as file:
-                self.text = file.read().replace("\r", "")
-        return self.result
-
-    def assert_code(self, code):
-        self.assertEqual(self.result.code, code, self.result.line() + "\n" + self.text[-2000:])
-
-    def assert_says(self, words):
-        self.assertTrue(words in self.text, f"not in the log: {words}; it ends with:\n{self.text[-2000:]}")
-
-    def assert_silent(self):
-        self.assertFalse("TANGRAM" in self.text, f"the log came out here:\n{self.text[-500:]}")
-
-    def assert_last_line_is_end(self):
-        self.assertTrue(self.text.rstrip().splitlines()[-1].startswith("# TANGRAM END "), self.text[-300:])
 
 
 class Ends(Boot):
     def test_exit_pass(self):
         self.boot(f"{QUICK} end=exit")
         self.assert_code(qemu.PASS)
-        self.assert_last_line_is_end()
+        self.assert_ends()
 
     def test_exit_fail(self):
         self.boot("suite=no_such_suite lab=off end=exit")
@@ -62,19 +29,19 @@ class Ends(Boot):
     def test_halt_stays_up(self):
         self.boot(f"{QUICK} end=halt")
         self.assert_code(qemu.PASS)
-        self.assertIsNone(self.run_.shutdown)
+        self.assertIsNone(self.shutdown)
 
     def test_reboot_resets(self):
         self.boot(f"{QUICK} end=reboot")
         self.assert_code(qemu.PASS)
-        self.assertEqual(self.run_.shutdown, "guest-reset")
-        self.assert_last_line_is_end()
+        self.assertEqual(self.shutdown, "guest-reset")
+        self.assert_ends()
 
     def test_poweroff_switches_off(self):
         self.boot(f"{QUICK} end=poweroff")
         self.assert_code(qemu.PASS)
-        self.assertEqual(self.run_.shutdown, "guest-shutdown")
-        self.assert_last_line_is_end()
+        self.assertEqual(self.shutdown, "guest-shutdown")
+        self.assert_ends()
 
     def test_no_hypervisor_means_halt(self):
         """Port 0xf4 belongs to something else on a real machine: never written there. Its errata count there, too."""
@@ -211,5 +178,4 @@ class Consoles(Boot):
 
 
 if __name__ == "__main__":
-    qemu.terminate_on_signals()
-    unittest.main()
+    main()

@@ -6,60 +6,28 @@ CPUs that fail, CPUs that are not wanted, and machines that lack a clock or a co
 Boots build/esp some ten times, with a handful of tests each.
 """
 
-import os
 import re
-import sys
-import tempfile
-import unittest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path.insert(0, os.path.join(ROOT, "tools"))
+from boot import Boot, main, qemu
 
-import qemu  # noqa: E402
-
-BUILD = os.environ.get("TANGRAM_BUILD", os.path.join(ROOT, "build"))
-SECONDS = 180
 QUICK = "suite=smp.all_*,smp.each_*,smp.alarm_*,smp.nmi_* lab=off"
-
-
-class Boot(unittest.TestCase):
-    """One boot; afterwards: result and text (of the serial port)."""
-
-    def boot(self, append, **options):
-        with tempfile.TemporaryDirectory(prefix="tangram-smp-") as folder:
-            log = os.path.join(folder, "log")
-            options.setdefault("timeout", SECONDS)
-            self.result = qemu.Run(qemu.Options(build=BUILD, append=append, log=log, **options)).run()
-            with open(log, encoding="utf-8", errors="replace") as file:
-                self.text = file.read().replace("\r", "")
-        return self.text
-
-    def assert_passes(self):
-        self.assertEqual(self.result.code, qemu.PASS, self.result.line() + "\n" + self.text[-2000:])
-
-    def assert_says(self, words):
-        self.assertTrue(words in self.text, f"not in the log: {words}; it ends with:\n{self.text[-2000:]}")
-
-    def assert_matches(self, pattern):
-        self.assertTrue(re.search(pattern, self.text), f"not in the log: {pattern}; it ends with:\n{self.text[-2000:]}")
-
-    def assert_report_is_complete(self):
-        for words in ("# ==== SUMMARY ====", "# counter nr_tlb_local_flush_all="):
-            self.assert_says(words)
-        self.assertTrue(self.text.rstrip().splitlines()[-1].startswith("# TANGRAM END verdict=fail"), self.text[-300:])
 
 
 class Lost(Boot):
     """A CPU stops answering: the run fails, in time, and says which CPU and why."""
 
+    def assert_report_is_complete(self):
+        for words in ("# ==== SUMMARY ====", "# counter nr_tlb_local_flush_all="):
+            self.assert_says(words)
+        self.assert_ends("fail")
+
     def lose(self, test, plant, words):
         text = self.boot(f"suite=deaf.{test} lab=off plant={plant}", cpus=3)
-        self.assertEqual(self.result.code, qemu.FAIL, self.result.line() + "\n" + text[-2000:])
+        self.assert_code(qemu.FAIL)
         self.assert_matches(rf"# warning: CPU 2 did not {words} of CPU 0 within 1500 ms: given up")
         self.assert_says(f"# deaf.{test}: CPU 2 did not answer in time and was given up")
         self.assertFalse("not true:" in text, text[-2000:])     # all that the test itself checks holds
-        passed = re.search(r"timeout_ms=1500 passed_ms=(\d+)", text)
-        self.assertTrue(passed, text[-2000:])
+        passed = self.assert_matches(r"timeout_ms=1500 passed_ms=(\d+)")
         self.assertGreaterEqual(int(passed.group(1)), 1500)
         self.assert_report_is_complete()
 
@@ -79,8 +47,8 @@ class Lost(Boot):
         self.lose("a_call_that_does_not_end", "deaf-cpu", "come to the end of a call")
 
     def test_lost_with_a_lock(self):
-        text = self.boot("suite=deaf.a_call_that_ends_holding_a_lock lab=off plant=deaf-cpu", cpus=3)
-        self.assertEqual(self.result.code, qemu.FAIL, self.result.line() + "\n" + text[-2000:])
+        self.boot("suite=deaf.a_call_that_ends_holding_a_lock lab=off plant=deaf-cpu", cpus=3)
+        self.assert_code(qemu.FAIL)
         self.assert_matches(r"# PANIC on CPU 0 .*: CPU 2 did not come to the end of a call of CPU 0 within 1500 ms, and holds 1 locks")
 
 
@@ -121,5 +89,4 @@ class Lacks(Boot):
 
 
 if __name__ == "__main__":
-    qemu.terminate_on_signals()
-    unittest.main()
+    main()

@@ -7,9 +7,8 @@ trace= seen from outside (RP4): what trace=dump prints, what a panic shows, and 
 """
 
 import re
-import unittest
 
-from boot_exit_modes import Boot, qemu
+from boot import Boot, main, qemu
 
 RECORD = re.compile(r"^# +trace tsc=(\d+) cpu=(\d+) context=(\S+) event=(\S+) (.*)$", re.MULTILINE)
 RING = re.compile(r"^# trace ring=(\d+) records=(\d+) overwritten=(\d+) lost=(\d+)$", re.MULTILINE)
@@ -48,7 +47,7 @@ class Traces(Boot):
         self.assertEqual(int(rings[0][1]) - int(rings[0][2]), len(records))
         # Behind the tests, before the end.
         self.assertLess(self.text.rindex("ok 1 directmap"), self.text.index("# trace ring"))
-        self.assert_last_line_is_end()
+        self.assert_ends()
 
     def test_dump_of_everything_on_two_cpus(self):
         self.boot("suite=directmap,execmem.freed_text_is_int3,trap lab=off trace=dump", cpus=2)
@@ -91,5 +90,4 @@ class Traces(Boot):
 
 
 if __name__ == "__main__":
-    qemu.terminate_on_signals()
-    unittest.main()
+    main()
