@@ -38,6 +38,13 @@ FIRMWARE = (                    # code, variables: Debian and Ubuntu, Fedora, Ar
     ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
 )
 
+MEDIA = {                       # name -> the devices between the disk image and the machine
+    "usb": ["-device", "qemu-xhci", "-device", "usb-storage,drive=medium,removable=on"],
+    "ehci": ["-device", "usb-ehci,id=ehci", "-device", "usb-storage,bus=ehci.0,drive=medium,removable=on"],
+    "sata": ["-device", "ahci,id=sata", "-device", "ide-hd,bus=sata.0,drive=medium"],
+    "nvme": ["-device", "nvme,serial=tangram,drive=medium"],
+}
+
 SHELL_SIGNS = (b"UEFI Interactive Shell", b"Shell> ", b"No bootable option or device")
 
 
@@ -139,7 +146,7 @@ class Options:
         self.icount = False
         self.log = None
         self.timeout = None
-        self.usb = False
+        self.media = "esp"          # the folder, or a key of MEDIA: the disk image, there
         self.debug = False
         self.extra = []
         for key, value in given.items():
@@ -152,8 +159,10 @@ class Options:
             raise Usage(f"--cpus {self.cpus}: 1 to 255")
         if self.icount and self.cpus != 1:
             raise Usage("--icount counts instructions of one CPU: not with --cpus above 1")
-        if self.usb and self.esp:
-            raise Usage("--usb boots tangram.img: not with --esp")
+        if self.media not in ("esp", *MEDIA):
+            raise Usage(f"--media {self.media}: it is esp, {', '.join(MEDIA)}")
+        if self.media != "esp" and self.esp:
+            raise Usage(f"--media {self.media} boots tangram.img: not with --esp")
         parse_size(self.memory)
 
     @property
@@ -170,7 +179,7 @@ class Medium:
     def __init__(self, options, folder):
         self.args = []
         self.cmdline = ""
-        if options.usb:
+        if options.media in MEDIA:
             self._image(options, folder)
         else:
             self._esp(options, folder)
@@ -212,8 +221,7 @@ class Medium:
         self.cmdline = merge_cmdline(base, options.append)
         text = (self.cmdline + "\n").encode()
         subprocess.run([mtools, "-o", *inside, "-", name], input=text, check=True)
-        self.args = ["-device", "qemu-xhci", "-drive", f"if=none,id=stick,format=raw,file={escape(copy)}",
-                     "-device", "usb-storage,drive=stick,removable=on"]
+        self.args = ["-drive", f"if=none,id=medium,format=raw,file={escape(copy)}", *MEDIA[options.media]]
 
 
 def command(options, medium, folder, qmp_fd):

@@ -46,6 +46,9 @@ SHOT = {"nr_tlb_remote_flush": some, "nr_tlb_remote_flush_received": some, "tlb_
 # What goes by nodes.
 NUMA = "suite=buddy,nolock,nodes,bulk,nmi_pages,account*,slab"
 
+# What was loaded and is there: the image, the command line, the tables of the firmware, the console, the CPUs.
+BOOTED = "suite=image,cmdline,acpi,console,cpu,smp.all_*"
+
 ROWS = [
     # Sizes, with and without 1G leaves. 512 MiB on q35 has none anyway.
     Row("512m", memory="512M", expect=WITHOUT_1G),
@@ -59,8 +62,7 @@ ROWS = [
     Row("debug", variant="debug", append="lab=off", expect=WITH_1G),
     Row("clang", variant="clang", append="lab=off", extra=["-vga", "std"], expect=WITH_1G),
     Row("clang-debug", variant="clang-debug", append="bbm=on", soak_only=True),
-    Row("vga-none", extra=["-vga", "none"], append="lab=off collapse=deferred"),
-    Row("usb", usb=True, append="lab=off"),
+    Row("deferred", append="lab=off collapse=deferred"),
     Row("qemu64", cpu="qemu64", append="lab=off", expect=WITHOUT_1G),
     Row("no-nx", cpu="max,-nx", append="lab=off"),
     Row("bare", cpu="max,-nx,-pge,-pat,-mtrr,-pdpe1gb,-smep,-smap,-umip", append="lab=off", expect=WITHOUT_1G),
@@ -100,6 +102,16 @@ ROWS = [
         expect={"nodes": three, "buddy_deferred_now": none}),
     Row("numa3-bare", memory="2G", cpus=3, numa="1536M,0,512M-", machine="q35,hpet=off", append=f"lab=off {NUMA}",
         expect={"nodes": three, "buddy_deferred_now": none}),
+
+    # The disk image, as each kind of disk; with one and four CPUs, with and without a screen.
+    Row("media-usb", media="usb", cpus=4, extra=["-vga", "std"], append=f"lab=off {BOOTED}"),
+    Row("media-ehci", media="ehci", extra=["-vga", "none"], append=f"lab=off {BOOTED}"),
+    Row("media-sata", media="sata", cpus=4, extra=["-vga", "none"], append=f"lab=off {BOOTED}"),
+    Row("media-nvme", media="nvme", extra=["-vga", "std"], append=f"lab=off {BOOTED}"),
+    Row("media-usb-1cpu", media="usb", extra=["-vga", "none"], append="lab=off", soak_only=True),
+    Row("media-ehci-4cpu", media="ehci", cpus=4, extra=["-vga", "std"], append="lab=off", soak_only=True),
+    Row("media-sata-1cpu", media="sata", extra=["-vga", "std"], append="lab=off", soak_only=True),
+    Row("media-nvme-4cpu", media="nvme", cpus=4, extra=["-vga", "none"], append="lab=off", soak_only=True),
 
     # Ends of a run.
     Row("end-reboot", append="lab=off suite=fmt end=reboot"),
