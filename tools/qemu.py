@@ -203,7 +203,8 @@ class Medium:
                 file.write(self.cmdline + "\n")
         elif base:
             self.cmdline = merge_cmdline(base.decode("utf-8-sig", "replace"))
-        self.args = ["-drive", f"format=raw,file=fat:rw:{escape(copy)}"]
+        # What the loader writes goes to a temporary file: QEMU's own writing to a folder (fat:rw:) is not to be relied on.
+        self.args = ["-drive", f"format=raw,snapshot=on,file=fat:{escape(copy)}"]
 
     def _image(self, options, folder):
         source = os.path.join(options.build, "tangram.img")

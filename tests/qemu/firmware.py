@@ -61,7 +61,7 @@ def make_image(folder, path, mib=64):
 
 
 class Machine:
-    """QEMU, from power-on. disk: a folder, a file, or a list of QEMU arguments."""
+    """QEMU, from power-on. disk: a folder (stays as it is), a file, or a list of QEMU arguments."""
 
     def __init__(self, disk, memory="1G", cpu="max", extra=(), timeout=TIMEOUT, reboots=False, kind="q35"):
         self.folder = tempfile.mkdtemp(prefix="tangram-boot-")
@@ -71,7 +71,7 @@ class Machine:
         variables = os.path.join(self.folder, "vars.fd")
         shutil.copyfile(VARIABLES, variables)
         if isinstance(disk, str):
-            disk = f"fat:rw:{disk}" if os.path.isdir(disk) else disk
+            disk = f"fat:{disk},snapshot=on" if os.path.isdir(disk) else disk
             disk = ["-drive", f"format=raw,file={disk}"]
         args = ["qemu-system-x86_64", "-machine", kind, "-accel", "tcg", "-cpu", cpu, "-m", memory, "-net", "none",
                 "-nodefaults", "-display", "none", "-serial", "stdio",

@@ -259,7 +259,7 @@ class WithoutQemu(Base):
 
     def test_command_line(self):
         """The private copy holds the merged line; the ESP itself is as before."""
-        script = b"""for a; do case $a in *file=fat:rw:*) esp=${a#*fat:rw:};; esac; done
+        script = b"""for a; do case $a in *file=fat:*) esp=${a#*fat:};; esac; done
             cat "$esp/tangram/cmdline.txt" >&2; exit 3\n"""
         self.write("qemu", b"#!/bin/sh\n" + script)
         os.chmod(self.path("qemu"), 0o755)
