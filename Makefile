@@ -90,7 +90,7 @@ KERNEL_C := $(sort $(wildcard kernel/*.c kernel/base/*.c mm/*.c arch/x86_64/*.c 
 	tests/machine/*.c))
 KERNEL_ASM := $(sort $(wildcard arch/x86_64/*.asm))
 # The loader, what it shares with the kernel, and those of its parts that do not know the firmware.
-BOOT_C := $(sort $(wildcard boot/*.c)) kernel/base/fmt.c kernel/base/string.c
+BOOT_C := $(sort $(wildcard boot/*.c)) kernel/base/crc32.c kernel/base/fmt.c kernel/base/log_ring.c kernel/base/string.c
 BOOT_ASM := $(sort $(wildcard boot/*.asm))
 BOOT_PURE_C := boot/cmdline.c boot/elf_load.c boot/memmap.c boot/paging.c
 # What of the kernel reads what others wrote, and touches nothing else.
@@ -157,8 +157,8 @@ $(B)/esp/EFI/BOOT/BOOTX64.EFI: $(B)/efi/loader.so tools/pe-finish
 
 # A kernel that only checks the hand-over (tests/qemu/boot_*.py).
 HANDOVER := tests/qemu/handover
-HANDOVER_OBJ := $(addprefix $(B)/obj/,$(HANDOVER)/start.asm.o $(HANDOVER)/handover.o kernel/base/fmt.o \
-	kernel/base/string.o)
+HANDOVER_OBJ := $(addprefix $(B)/obj/,$(HANDOVER)/start.asm.o $(HANDOVER)/handover.o kernel/base/crc32.o \
+	kernel/base/fmt.o kernel/base/log_ring.o kernel/base/string.o)
 
 $(B)/handover.elf: $(HANDOVER_OBJ) $(HANDOVER)/handover.ld
 	$(say) LD $@

@@ -7,7 +7,7 @@
  * of its own in .bss), direction flag clear, UEFI boot services gone. CR0.WP is set, EFER.NXE when the CPU has NX;
  * CR4.PGE, PCIDE and CET are clear. The GDT and the IDT are still the firmware's, and not mapped any more: no
  * segment register may be loaded before LGDT. What the loader itself put together (this structure, mem, modules,
- * kernel_file, efi_memory_attributes, the segments) lies in memory of an EFI loader type: it stays untouched until
+ * kernel_file, efi_memory_attributes, log, the segments) lies in memory of an EFI loader type: it stays untouched until
  * the kernel gives it back. rsdp and efi_* point to where the firmware has them.
  *
  * The boot root maps, all supervisor:
@@ -29,7 +29,7 @@
 /* "TANGRAM1" read as a little-endian word. */
 #define BOOT_INFO_MAGIC 0x314d4152474e4154ull
 /* Grows by one with every change of this file; a kernel refuses any other version by a message. */
-#define BOOT_INFO_VERSION 1u
+#define BOOT_INFO_VERSION 2u
 
 /* The kernel half, the same with 4 and with 5 levels of tables (all in the last 256 TiB). */
 #define BOOT_DIRECT_BASE 0xffff800000000000ull	/* direct map: 64 TiB */
@@ -105,6 +105,12 @@ struct boot_module {
 	char name[64];	/* file name without its folder, NUL-terminated */
 };
 
+/* Memory for a log that outlives a reset: an empty ring (kernel/base/log_ring.h). */
+struct boot_log {
+	u64 pa;		/* LOG_RING_ALIGN-aligned; 0: logs=off, or no place for one */
+	u64 size;	/* LOG_RING_SIZE */
+};
+
 struct boot_info {
 	u64 magic;		/* BOOT_INFO_MAGIC */
 	u32 version;		/* BOOT_INFO_VERSION */
@@ -128,6 +134,7 @@ struct boot_info {
 	u64 efi_runtime;	/* physical address of EFI_RUNTIME_SERVICES */
 	u64 efi_memory_attributes; /* physical address of a copy of EFI_MEMORY_ATTRIBUTES_TABLE, 0: none */
 	struct boot_framebuffer framebuffer;
+	struct boot_log log;
 
 	u8 entropy[32];		/* from EFI_RNG_PROTOCOL, else from the TSC */
 	u32 entropy_bytes;	/* how many of them came from EFI_RNG_PROTOCOL */

@@ -179,3 +179,19 @@ int cmdline_from_utf16(const void *text, u64 len, char *out, u64 size, const cha
 	drop_own_name(&line);
 	return (int)line.len;
 }
+
+bool cmdline_says(const char *line, const char *key, const char *value)
+{
+	size_t key_len = strlen(key), value_len = strlen(value);
+	bool says = false;
+
+	while (*line) {
+		const char *space = strchr(line, ' ');
+		size_t len = space ? (size_t)(space - line) : strlen(line);
+
+		if (len > key_len && line[key_len] == '=' && !strncmp(line, key, key_len))
+			says = len == key_len + 1 + value_len && !strncmp(line + key_len + 1, value, value_len);
+		line += len + (space != NULL);
+	}
+	return says;
+}

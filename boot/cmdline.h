@@ -26,4 +26,7 @@ int cmdline_from_utf8(const void *text, u64 len, char *out, u64 size, const char
  */
 int cmdline_from_utf16(const void *text, u64 len, char *out, u64 size, const char **why) __must_check;
 
+/* Whether the last word of a clean line that begins with key and "=" is "key=value". */
+bool cmdline_says(const char *line, const char *key, const char *value);
+
 #endif

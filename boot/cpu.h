@@ -36,6 +36,22 @@ static inline u64 cpu_cr4(void)
 	return value;
 }
 
+/* From every cache into memory: a reset drops what caches hold. CLFLUSH is ordered by MFENCE only (SDM 2A). */
+static inline void cpu_write_back(const void *start, u64 size)
+{
+	u32 a = 1, b, c = 0, d;
+	u64 line;
+
+	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	line = (b >> 8 & 0xff) * 8;
+	if (!(d >> 19 & 1) || !line)	/* no CLFLUSH: no x86-64 CPU is known to lack it */
+		return;
+	__asm__ volatile("mfence" : : : "memory");
+	for (u64 at = (u64)start & ~(line - 1); at < (u64)start + size; at += line)
+		__asm__ volatile("clflush %0" : "+m"(*(volatile char *)at));
+	__asm__ volatile("mfence" : : : "memory");
+}
+
 /* CPUID leaf 0x80000001, EDX bit 20: entries of page tables may say NX. */
 static inline bool cpu_has_nx(void)
 {

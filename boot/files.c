@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading files through the firmware.
+ * Files through the firmware.
  *
  * Invariants: every handle that is opened is closed on every path; memory of a file that could not be read
- * whole is given back at once. A file's size is what GetInfo() said; a file that ends earlier is an error.
+ * whole is given back at once, and a file that could not be written whole is deleted. A file's size is what GetInfo() said; a file
+ * that ends earlier is an error.
  */
 #include "boot/files.h"
 
@@ -12,8 +13,10 @@
 #include "kernel/base/fmt.h"
 #include "kernel/base/string.h"
 
-/* Some firmware fails on large single reads from USB. */
-#define READ_STEP (1 * MIB)
+/* Some firmware fails on large single transfers from and to USB. */
+#define TRANSFER_STEP (1 * MIB)
+
+#define CREATE (EFI_FILE_MODE_READ | EFI_FILE_MODE_WRITE | EFI_FILE_MODE_CREATE)
 
 #define MODULE_MAX (64 * MIB)
 #define MODULE_NAME_MAX sizeof(((struct boot_module *)0)->name)
@@ -59,6 +62,8 @@ static const char *status_text(EFI_STATUS status)
 		{ EFI_MEDIA_CHANGED, "the medium was changed" },
 		{ EFI_VOLUME_CORRUPTED, "the file system is damaged" },
 		{ EFI_ACCESS_DENIED, "access denied" },
+		{ EFI_WRITE_PROTECTED, "the medium is write-protected" },
+		{ EFI_VOLUME_FULL, "the disk is full" },
 		{ EFI_OUT_OF_RESOURCES, "the firmware is out of resources" },
 	};
 
@@ -103,7 +108,7 @@ static EFI_STATUS file_size(EFI_FILE_HANDLE file, u64 *size, char *why, size_t w
 static EFI_STATUS read_into(EFI_FILE_HANDLE file, u64 pa, u64 size, char *why, size_t why_size)
 {
 	for (u64 done = 0; done < size;) {
-		UINTN len = MIN(size - done, READ_STEP);
+		UINTN len = MIN(size - done, TRANSFER_STEP);
 		EFI_STATUS status = file->Read(file, &len, (void *)(pa + done));
 
 		if (EFI_ERROR(status)) {
@@ -153,6 +158,102 @@ out_close:
 	return status;
 }
 
+EFI_STATUS files_list(const CHAR16 *path, void (*visit)(const CHAR16 *name, void *arg), void *arg, char *why,
+		      size_t why_size)
+{
+	union info_buffer buffer;
+	EFI_FILE_HANDLE folder;
+	EFI_STATUS status;
+	UINTN len;
+
+	status = open(path, &folder, why, why_size);
+	if (EFI_ERROR(status))
+		return status;
+	for (;;) {
+		len = sizeof(buffer);
+		status = folder->Read(folder, &len, &buffer);
+		if (EFI_ERROR(status) || len == 0)
+			break;
+		if (!(buffer.info.Attribute & EFI_FILE_DIRECTORY))
+			visit(buffer.info.FileName, arg);
+	}
+	if (EFI_ERROR(status))
+		explain("cannot be read: %s (status 0x%lx)", status_text(status), status);
+	folder->Close(folder);
+	return status;
+}
+
+bool files_exists(const CHAR16 *path)
+{
+	EFI_FILE_HANDLE file;
+	char why[8];
+
+	if (EFI_ERROR(open(path, &file, why, sizeof(why))))
+		return false;
+	file->Close(file);
+	return true;
+}
+
+EFI_STATUS files_make_folder(const CHAR16 *path, char *why, size_t why_size)
+{
+	EFI_FILE_HANDLE folder;
+	EFI_STATUS status = volume->Open(volume, &folder, (CHAR16 *)path, CREATE, EFI_FILE_DIRECTORY);
+
+	if (EFI_ERROR(status)) {
+		explain("cannot be made: %s (status 0x%lx)", status_text(status), status);
+		return status;
+	}
+	folder->Close(folder);
+	return EFI_SUCCESS;
+}
+
+/* All of it, and onto the medium. */
+static EFI_STATUS write_out(EFI_FILE_HANDLE file, const char *data, u64 size)
+{
+	EFI_STATUS status = EFI_SUCCESS;
+
+	for (u64 done = 0; done < size && !EFI_ERROR(status);) {
+		UINTN len = MIN(size - done, TRANSFER_STEP);
+
+		status = file->Write(file, &len, (void *)(data + done));
+		if (!EFI_ERROR(status) && len == 0)
+			status = EFI_DEVICE_ERROR;
+		done += len;
+	}
+	return EFI_ERROR(status) ? status : file->Flush(file);
+}
+
+EFI_STATUS files_write_new(const CHAR16 *path, const void *data, u64 size, char *why, size_t why_size)
+{
+	EFI_FILE_HANDLE file;
+	EFI_STATUS status;
+
+	/* Open() with CREATE would open what is there. */
+	if (files_exists(path)) {
+		explain("is there already");
+		return EFI_ACCESS_DENIED;
+	}
+	status = volume->Open(volume, &file, (CHAR16 *)path, CREATE, 0);
+	if (!EFI_ERROR(status)) {
+		status = write_out(file, data, size);
+		if (EFI_ERROR(status))
+			file->Delete(file);
+		else
+			status = file->Close(file);
+	}
+	if (EFI_ERROR(status))
+		explain("cannot be written: %s (status 0x%lx)", status_text(status), status);
+	return status;
+}
+
+void files_delete(const CHAR16 *path)
+{
+	EFI_FILE_HANDLE file;
+
+	if (!EFI_ERROR(volume->Open(volume, &file, (CHAR16 *)path, EFI_FILE_MODE_READ | EFI_FILE_MODE_WRITE, 0)))
+		file->Delete(file);
+}
+
 /* The name as boot_info has it; false: too long, or not plain ASCII. */
 static bool module_name(const CHAR16 *name, char *out)
 {
@@ -180,34 +281,24 @@ static void insert_name(struct boot_info *info, const char *name)
 	memcpy(info->modules[at].name, name, strlen(name));
 }
 
-static void list_modules(EFI_FILE_HANDLE folder, struct boot_info *info, void (*complain)(const char *fmt, ...))
+struct module_list {
+	struct boot_info *info;
+	void (*complain)(const char *fmt, ...);
+	unsigned too_many;
+};
+
+static void list_module(const CHAR16 *file, void *arg)
 {
+	struct module_list *list = arg;
 	char name[MODULE_NAME_MAX];
-	unsigned too_many = 0;
 
-	for (;;) {
-		union info_buffer buffer;
-		UINTN len = sizeof(buffer);
-		EFI_STATUS status = folder->Read(folder, &len, &buffer);
-
-		if (EFI_ERROR(status)) {
-			complain("\\tangram\\modules cannot be read: %s (status 0x%lx)", status_text(status), status);
-			break;
-		}
-		if (len == 0)
-			break;
-		if (buffer.info.Attribute & EFI_FILE_DIRECTORY)
-			continue;
-		if (!module_name(buffer.info.FileName, name))
-			complain("\\tangram\\modules: a file whose name is not ASCII or longer than %zu is left out",
-				 MODULE_NAME_MAX - 1);
-		else if (info->module_count == BOOT_MODULES_MAX)
-			too_many++;
-		else
-			insert_name(info, name);
-	}
-	if (too_many)
-		complain("\\tangram\\modules: %u files beyond the first %u are left out", too_many, BOOT_MODULES_MAX);
+	if (!module_name(file, name))
+		list->complain("\\tangram\\modules: a file whose name is not ASCII or longer than %zu is left out",
+			       MODULE_NAME_MAX - 1);
+	else if (list->info->module_count == BOOT_MODULES_MAX)
+		list->too_many++;
+	else
+		insert_name(list->info, name);
 }
 
 /* Fill one entry from its file. */
@@ -234,19 +325,16 @@ static bool read_module(struct boot_module *module, void (*complain)(const char 
 
 void files_read_modules(struct boot_info *info, void (*complain)(const char *fmt, ...))
 {
-	EFI_FILE_HANDLE folder;
-	EFI_STATUS status;
+	struct module_list list = { .info = info, .complain = complain };
 	char why[128];
 	u32 kept = 0;
+	EFI_STATUS status = files_list(MODULES_PATH, list_module, &list, why, sizeof(why));
 
-	status = open(MODULES_PATH, &folder, why, sizeof(why));
-	if (EFI_ERROR(status)) {
-		if (status != EFI_NOT_FOUND)
-			complain("\\tangram\\modules %s", why);
-		return;
-	}
-	list_modules(folder, info, complain);
-	folder->Close(folder);
+	if (EFI_ERROR(status) && status != EFI_NOT_FOUND)
+		complain("\\tangram\\modules %s", why);
+	if (list.too_many)
+		complain("\\tangram\\modules: %u files beyond the first %u are left out", list.too_many,
+			 BOOT_MODULES_MAX);
 	for (u32 i = 0; i < info->module_count; i++)
 		if (read_module(&info->modules[i], complain))
 			info->modules[kept++] = info->modules[i];

@@ -27,6 +27,21 @@ void files_close_volume(void);
  */
 EFI_STATUS files_read(const CHAR16 *path, u64 max, struct files_buffer *out, char *why, size_t why_size) __must_check;
 
+/* Visit every file of a folder (not the folders in it), in the order the folder has them. */
+EFI_STATUS files_list(const CHAR16 *path, void (*visit)(const CHAR16 *name, void *arg), void *arg, char *why,
+		      size_t why_size) __must_check;
+
+bool files_exists(const CHAR16 *path);
+
+/* One that is there already is fine. */
+EFI_STATUS files_make_folder(const CHAR16 *path, char *why, size_t why_size) __must_check;
+
+/* A file that is not there yet, in a folder that is; on the medium when this returns. On an error there is no such file. */
+EFI_STATUS files_write_new(const CHAR16 *path, const void *data, u64 size, char *why, size_t why_size) __must_check;
+
+/* If it is there, and can be. */
+void files_delete(const CHAR16 *path);
+
 /*
  * Read the files of \tangram\modules\, in the order of their names, into info->modules. What cannot be had is
  * named through complain (NUL-terminated sentences) and left out. No such folder: no modules.

@@ -16,6 +16,7 @@
 #include "boot/cpu.h"
 #include "boot/elf_load.h"
 #include "boot/files.h"
+#include "boot/logs.h"
 #include "boot/memmap.h"
 #include "boot/paging.h"
 #include "boot/tables.h"
@@ -93,6 +94,7 @@ static EFI_STATUS begin(void)
 	EFI_STATUS status;
 	u64 pa;
 
+	logs_hold();	/* first: anything else might be given that very memory */
 	status = st->BootServices->HandleProtocol(image, &guid, (void **)&loaded);
 	if (EFI_ERROR(status))
 		return fail(status, "the firmware does not say what it started (status 0x%lx)", status);
@@ -212,6 +214,12 @@ static EFI_STATUS load_modules(void)
 static EFI_STATUS collect_tables(void)
 {
 	tables_collect(st, info, note);
+	return EFI_SUCCESS;
+}
+
+static EFI_STATUS keep_logs(void)
+{
+	logs_keep(info, note);
 	return EFI_SUCCESS;
 }
 
@@ -367,6 +375,7 @@ static EFI_STATUS (*const steps[])(void) = {
 	load_cmdline,
 	load_modules,
 	collect_tables,
+	keep_logs,
 	place_image,
 	enter_kernel,
 };

@@ -19,6 +19,7 @@ enum key_kind {
 	KEY_TEXT,	/* a char[CMDLINE_TEXT] */
 	KEY_BOOL,	/* on, off; a bool */
 	KEY_TRACE,	/* a struct trace_filter */
+	KEY_LOADER,	/* for the loader: one of the words, and nothing else happens here */
 	KEY_LATER,	/* its mechanism comes later: only the value is checked */
 };
 
@@ -78,7 +79,7 @@ static const struct key_row keys[] = {
 	{ "page_owner", KEY_BOOL, on_off, offsetof(struct cmdline, page_owner) },
 	{ "trace", KEY_TRACE, NULL, offsetof(struct cmdline, trace) },
 	{ "ptprot", KEY_LATER, ptprot_words, 0 },
-	{ "logs", KEY_LATER, on_off, 0 },
+	{ "logs", KEY_LOADER, on_off, 0 },
 };
 
 bool cmdline_number(const char *text, u64 *out)
@@ -147,6 +148,8 @@ static bool set_field(struct cmdline *out, const struct key_row *row, const char
 		if (!*value || strlen(value) >= CMDLINE_TEXT)
 			return false;
 		memcpy(field, value, strlen(value) + 1);
+		return true;
+	case KEY_LOADER:
 		return true;
 	case KEY_LATER:
 		return *value;

@@ -25,6 +25,8 @@
  *	page_owner=on|off	remember who allocated each page (mm/page_owner.h): leaks and bad frees are named by call
  *				stack. Costs 4 bytes a frame and time, and frames for new stacks that a test which counts each
  *				frame notices; default off
+ *	logs=on|off		for the loader: off, and the log of this run is not kept in memory, nor that of the run before
+ *				written to a file (docs/logs.md)
  *	cpus=N			use no more CPUs than that; default all
  *	tlb_ceiling=N		pages that a flush may take one by one; beyond, it forgets everything (docs/tlb.md)
  *	plant=silent-cpu|deaf-cpu|dead-cpu
@@ -35,7 +37,7 @@
  *				CPU; all: on each CPU at once)
  *
  * Accepted, with a line in the log that they have no effect yet, because what they choose comes later:
- *	ptprot=off|readonly|pks  logs=on|off
+ *	ptprot=off|readonly|pks
  *
  * A key given twice counts as it is given last. An unknown key or a bad value is named in the log and fails
  * nothing.

@@ -31,8 +31,12 @@ void console_flush(void)
 
 void console_register(struct console *console)
 {
-	console->next = consoles;
-	consoles = console;
+	struct console **last = &consoles;
+
+	while (*last)
+		last = &(*last)->next;
+	console->next = NULL;
+	*last = console;
 	log_flush();
 }
 

@@ -23,7 +23,7 @@ static void end_halt(bool pass)
 static void end_reboot(bool pass)
 {
 	(void)pass;
-	efi_runtime_reset(EFI_RESET_COLD);
+	efi_runtime_reset(EFI_RESET_WARM);	/* memory keeps the log: a cold one may switch the power off */
 	exit_reset();
 }
 

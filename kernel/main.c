@@ -19,6 +19,7 @@
 #include "kernel/efi_runtime.h"
 #include "kernel/execmem_init.h"
 #include "kernel/exit.h"
+#include "kernel/log_keep.h"
 #include "kernel/memory.h"
 #include "kernel/page_owner_init.h"
 #include "kernel/panic.h"
@@ -36,6 +37,11 @@ struct init_step {
 /* The hand-over, where the loader left it and copied: nobody depends on that memory once memory_init() is through. */
 static const struct boot_info *loader_info;
 static struct boot_info boot_info;
+
+static void init_log_keep(void)
+{
+	log_keep_init(&boot_info);
+}
 
 static void init_cmdline(void)
 {
@@ -116,6 +122,7 @@ static void init_planned_panic(void)
 }
 
 static const struct init_step early_steps[] = {
+	{ "kept log", init_log_keep },	/* before there is anything to say */
 	{ "command line", init_cmdline },
 	{ "serial console", init_serial },
 	{ "CPU", cpu_init },

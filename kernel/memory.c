@@ -341,6 +341,8 @@ static unsigned kept_ranges(const struct boot_info *bi, struct range *kept)
 	kept[n++] = range_len(virt_to_phys(bi).raw, bi->size);
 	kept[n++] = range_len(bi->mem, bi->mem_count * sizeof(struct boot_mem));
 	kept[n++] = range_len(bi->kernel_file, bi->kernel_file_size);
+	if (bi->log.pa)
+		kept[n++] = range_len(bi->log.pa, bi->log.size);
 	if (bi->efi_memory_attributes)
 		kept[n++] = range_len(bi->efi_memory_attributes, attributes_size(bi));
 	for (u32 i = 0; i < bi->segment_count; i++)
@@ -381,7 +383,7 @@ static u64 reclaim(struct range r, const struct range *kept, unsigned n)
 
 static u64 reclaim_loader(const struct boot_info *bi)
 {
-	struct range kept[4 + BOOT_SEGMENTS_MAX + BOOT_MODULES_MAX];
+	struct range kept[5 + BOOT_SEGMENTS_MAX + BOOT_MODULES_MAX];
 	unsigned n = kept_ranges(bi, kept);
 	const struct boot_mem *map = map_of(bi);
 	u64 frames = 0;

@@ -220,6 +220,11 @@ static __always_inline void insn_wbinvd(void)
 	__asm__ volatile("wbinvd" : : : "memory");
 }
 
+static __always_inline void insn_clflush(const volatile void *address)
+{
+	__asm__ volatile("clflush %0" : "+m"(*(volatile char *)address));
+}
+
 static __always_inline void insn_stac(void)
 {
 	__asm__ volatile("stac" : : : "memory", "cc");

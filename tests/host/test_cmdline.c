@@ -196,3 +196,18 @@ TEST_ID(cmdline, survives_random_input, "BT1")
 	CHECK_EQ(unclean, 0);
 	CHECK(accepted > 0);
 }
+
+TEST_ID(cmdline, a_word_is_looked_up, "BT1")
+{
+	CHECK(cmdline_says("logs=off", "logs", "off"));
+	CHECK(cmdline_says("lab=off logs=off end=exit", "logs", "off"));
+	CHECK(cmdline_says("logs=on logs=off", "logs", "off"));
+	CHECK(!cmdline_says("logs=off logs=on", "logs", "off"));
+	CHECK(!cmdline_says("", "logs", "off"));
+	CHECK(!cmdline_says("logs", "logs", "off"));
+	CHECK(!cmdline_says("logs=", "logs", "off"));
+	CHECK(!cmdline_says("logs=offline", "logs", "off"));
+	CHECK(!cmdline_says("nologs=off", "logs", "off"));
+	CHECK(!cmdline_says("logs2=off", "logs", "off"));
+	CHECK(cmdline_says("logs=off logs2=on", "logs", "off"));
+}

@@ -71,7 +71,13 @@ TEST(cmdline, the_last_word_counts)
 
 TEST(cmdline, keys_of_later_mechanisms_are_accepted)
 {
-	CHECK_EQ(parse("ptprot=pks logs=on"), 0);
+	CHECK_EQ(parse("ptprot=pks"), 0);
+}
+
+TEST(cmdline, words_of_the_loader_are_checked)
+{
+	CHECK_EQ(parse("logs=on logs=off"), 0);
+	CHECK_EQ(parse("logs=maybe"), 1);
 }
 
 TEST_ID(cmdline, trace_takes_events, "IF RP4")

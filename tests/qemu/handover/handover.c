@@ -12,6 +12,7 @@
 #include "boot/boot_info.h"
 #include "kernel/base/bits.h"
 #include "kernel/base/fmt.h"
+#include "kernel/base/log_ring.h"
 #include "kernel/base/range.h"
 #include "kernel/base/string.h"
 
@@ -39,6 +40,14 @@ static volatile u64 data_word = 0x1122334455667788;
 static const struct boot_info *info;
 static unsigned faults;
 static bool has_nx;
+static struct log_ring log;
+
+/* Nothing is read back after a reset here. */
+static void persist(const void *start, u64 size)
+{
+	(void)start;
+	(void)size;
+}
 
 static void out8(u16 port, u8 value)
 {
@@ -179,6 +188,18 @@ static void check_cpu(u64 rflags)
 	check((read_cr3() & PTE_ADDR) == info->boot_root, "CR3 is not boot_root");
 	check(info->pt_levels == (read_cr4() & CR4_LA57 ? 5u : 4u), "pt_levels=%u", info->pt_levels);
 	say("nx=%u levels=%u", has_nx, info->pt_levels);
+}
+
+/* An empty ring, which the kernel may write at once. */
+static void check_log(void)
+{
+	say("log_mib=%lu", (u64)(info->log.size / MIB));
+	if (!info->log.pa)
+		return;
+	check(info->log.size == LOG_RING_SIZE && is_aligned(info->log.pa, LOG_RING_ALIGN), "the log's memory is misplaced");
+	check(in_loader_memory(info->log.pa, info->log.size), "the log is not loader memory");
+	check(log_ring_valid(direct(info->log.pa)), "the log's memory is no ring");
+	check(log_ring_open(&log, direct(info->log.pa), persist), "the log's ring is not empty");
 }
 
 static void check_map(void)
@@ -449,6 +470,7 @@ void handover_main(const struct boot_info *handed, u64 rflags)
 	      "magic, version or size");
 	check_cpu(rflags);
 	check_map();
+	check_log();
 	check_root();
 	read_ram();
 	check_segments();
