@@ -264,7 +264,7 @@ u64 pt_fewest_leaves(struct pt_space *space, enum pt_part part);
 /* A leaf, as a walker sees it. va, level, entry. Return false to stop. */
 typedef bool (*pt_visit_fn)(void *arg, u64 va, unsigned level, pte_t leaf, u64 effective);
 /*
- * Every leaf in [start, end), in order; `effective` has W, U and NX ANDed (ORed for NX) over the levels. Takes
+ * Every leaf that maps something of [start, end), in order; `effective` has W, U and NX ANDed (ORed for NX) over the levels. Takes
  * the space's lock a gigabyte at a time.
  */
 void pt_for_each_leaf(struct pt_space *space, struct range va, pt_visit_fn visit, void *arg);

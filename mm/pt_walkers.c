@@ -55,7 +55,7 @@ static u64 root_base(const struct pt_space *space)
 static bool visit_gigabyte(struct pt_space *space, u64 *at, struct range r, pt_visit_fn visit, void *arg)
 {
 	struct pt_slot s = pt_walk(space, *at, PT_1G);
-	u64 start = align_down(*at, pt_span(s.level));
+	u64 start = *at;
 	u64 end = pt_next(*at, s.level);
 
 	assert_held(&space->lock);

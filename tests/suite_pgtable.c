@@ -599,6 +599,40 @@ TEST_ID(pgtable, a_visitor_can_stop, "PT4")
 }
 
 /* The fewest leaves are those before the split. */
+struct seen {
+	u64 first;
+	unsigned nr;
+};
+
+static bool note_first(void *arg, u64 va, unsigned level, pte_t leaf, u64 effective)
+{
+	struct seen *seen = arg;
+
+	(void)level;
+	(void)leaf;
+	(void)effective;
+	if (!seen->nr++)
+		seen->first = va;
+	return true;
+}
+
+/* The leaf that the first address lies in, and what comes behind it; not what lies before it in the same gigabyte. */
+TEST_ID(pgtable, a_visit_begins_and_ends_where_asked, "PT4")
+{
+	struct fixture_area a;
+
+	if (!fixture_area_get(&a, 4 * BLOCK, BLOCK))
+		return;
+	if (map_nowhere(a.va, 4 * BLOCK, fixture_attrs())) {
+		struct seen seen = { 0 };
+
+		pt_for_each_leaf(&kernel_space, range(a.va + BLOCK + PAGE_SIZE, a.va + 2 * BLOCK + 1), note_first, &seen);
+		CHECK_EQ(seen.first, a.va + BLOCK);
+		CHECK_EQ(seen.nr, 2);
+	}
+	fixture_area_put(&a);
+}
+
 TEST_ID(pgtable, fewest_leaves_see_through_splits, "PT6")
 {
 	enum pt_collapse_policy policy = fixture_policy(PT_COLLAPSE_OFF);
