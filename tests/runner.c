@@ -155,11 +155,19 @@ static bool no_globs(const struct test_run *run)
 	return !at || !next_glob(&at);
 }
 
+/* No test was asked for: that is no glob that matches none. */
+static bool none_wanted(const struct test_run *run)
+{
+	return run->globs && strcmp(run->globs, TEST_NONE) == 0;
+}
+
 static bool selected(const struct test_run *run, const struct test_case *tc, unsigned row)
 {
 	const char *at = run->globs;
 	size_t length;
 
+	if (none_wanted(run))
+		return false;
 	if (no_globs(run))
 		return true;
 	for (; (length = next_glob(&at)); at += length)
@@ -170,6 +178,8 @@ static bool selected(const struct test_run *run, const struct test_case *tc, uns
 
 static bool glob_hits_any(const struct test_run *run, const char *glob, size_t length)
 {
+	if (none_wanted(run))
+		return true;
 	for (unsigned i = 0; i < run->nr; i++)
 		for (unsigned row = 0; row < rows_of(run->cases[i]); row++)
 			if (glob_hits(glob, length, run->cases[i], row))
@@ -504,6 +514,16 @@ static unsigned count_idle_globs(const struct test_run *run)
 	return n;
 }
 
+unsigned test_count(struct test_run *run)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < run->nr; i++)
+		for (unsigned row = 0; row < rows_of(run->cases[i]); row++)
+			n += selected(run, run->cases[i], row);
+	return n;
+}
+
 unsigned test_run(struct test_run *run)
 {
 	struct pt_audit audit;
@@ -519,7 +539,7 @@ unsigned test_run(struct test_run *run)
 	for (unsigned i = 0; i < run->nr; i++)
 		suites += opens_suite(run, i) && tests_in_suite(run, i);
 
-	emitf(run, "1..%u", suites + count_idle_globs(run));
+	emitf(run, "1..%u%s", suites + count_idle_globs(run), none_wanted(run) ? " # SKIP no test was asked for" : "");
 	for (unsigned i = 0; i < run->nr; i++) {
 		unsigned tests = opens_suite(run, i) ? tests_in_suite(run, i) : 0;
 
@@ -541,12 +561,18 @@ const struct test_case *const *test_case_list(unsigned *nr)
 	return __start_test_cases;
 }
 
+void test_run_init(struct test_run *run, const char *globs)
+{
+	*run = (struct test_run){ .order = all_order, .globs = globs, .emit = emit_to_log };
+	run->cases = test_case_list(&run->nr);
+	assert(run->nr <= TEST_CASES_MAX);
+}
+
 unsigned test_run_all(const char *globs)
 {
-	struct test_run run = { .order = all_order, .globs = globs, .emit = emit_to_log };
+	struct test_run run;
 
-	run.cases = test_case_list(&run.nr);
-	assert(run.nr <= TEST_CASES_MAX);
+	test_run_init(&run, globs);
 	test_run(&run);
 	test_totals = run.totals;
 	return test_totals.failed;

@@ -11,17 +11,22 @@
 #define TEST_NAME_MAX 80u	/* of suite.name, the NUL among them */
 #define TEST_CASES_MAX 2048u	/* of one run */
 
+#define TEST_NONE "none"	/* suite=none */
+
 /* One run. The caller fills the first part; the rest is the runner's. */
 struct test_run {
 	const struct test_case *const *cases;
 	unsigned nr;
 	u16 *order;			/* room for nr: the cases in the order they run in */
-	const char *globs;		/* NULL or "": all */
+	const char *globs;		/* NULL or "": all; TEST_NONE: none */
 	void (*emit)(const char *line);	/* one line of output, without a newline */
 
 	struct test_totals totals;
 	unsigned top;			/* results written at the top level so far */
 };
+
+/* How many tests the globs choose. */
+unsigned test_count(struct test_run *run);
 
 /* Run. Returns the number of failures. Task context; one run inside a test of another one is fine. */
 unsigned test_run(struct test_run *run);
@@ -33,7 +38,8 @@ bool test_glob(const char *glob, size_t length, const char *text);
 /* Whether the text may be a test's name: [a-z0-9_.-]+, and short enough. */
 bool test_name_ok(const char *name);
 
-/* All cases of this program. */
+/* All cases of this program, and a run of those that the globs choose, with results in the log. */
 const struct test_case *const *test_case_list(unsigned *nr);
+void test_run_init(struct test_run *run, const char *globs);
 
 #endif

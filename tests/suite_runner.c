@@ -355,6 +355,19 @@ TEST_ID(runner, glob_without_a_match_fails_and_is_named, "RP1")
 	CHECK_EQ(totals.failed, 2);
 }
 
+/* suite=none is no glob without a match, and passes; among others it is a glob like any. */
+TEST_ID(runner, none_runs_nothing, "RP1")
+{
+	static const struct test_case planted[] = { PLANTED_CASE("a", "fails", 1, planted_fail) };
+	struct test_totals totals;
+
+	CHECK_EQ(run_planted(planted, 1, TEST_NONE, &totals), 0);
+	CHECK(strcmp(output, "1..0 # SKIP no test was asked for\n") == 0);
+	CHECK_EQ(totals.run, 0);
+	CHECK_EQ(run_planted(planted, 1, "none,a", &totals), 2);
+	CHECK(said("# suite=none matches no test"));
+}
+
 TEST(runner, glob_matching)
 {
 	static const struct {
