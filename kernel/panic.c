@@ -22,15 +22,16 @@
 #include "kernel/exit.h"
 #include "kernel/log.h"
 #include "kernel/main.h"
+#include "kernel/page_walk.h"
 #include "kernel/stack.h"
 #include "kernel/symbols.h"
 #include "kernel/thread.h"
 #include "kernel/trace.h"
-#include "mm/arch.h"
 #include "mm/vm_area.h"
 
 #define FRAMES_MAX 32u
 #define MESSAGE_MAX 512u
+#define TRACE_RECORDS 12u		/* shown of each CPU */
 #define STOP_SECONDS 2u			/* that the others may take to stop: hosts of virtual CPUs are busy */
 
 /* What is known of the panic; one for all CPUs, as only one speaks. */
@@ -106,46 +107,13 @@ static void say_registers(void *arg)
 	log_info("  cr4 %016lx  cr8 %016lx  efer %016lx", insn_read_cr4(), insn_read_cr8(), insn_rdmsr(MSR_EFER));
 }
 
-static void say_entry(unsigned level, u64 va, pte_t e)
-{
-	static const struct {
-		u64 bit;
-		char letter;
-	} flags[] = { { PTE_W, 'W' }, { PTE_U, 'U' }, { PTE_PWT, 'T' }, { PTE_PCD, 'C' },
-		      { PTE_A, 'A' }, { PTE_D, 'D' }, { PTE_G, 'G' } };
-	char text[ARRAY_SIZE(flags) + 1];
-	size_t n = 0;
-
-	for (unsigned i = 0; i < ARRAY_SIZE(flags); i++)
-		if (e.raw & flags[i].bit)
-			text[n++] = flags[i].letter;
-	text[n] = 0;
-	log_info("  level %u entry %3u: %016lx %s %s%s", level, pt_index(va, level), e.raw,
-		 !pte_present(e) ? "absent" : pte_is_leaf(e, level) ? "leaf" : "table", text, e.raw & PTE_NX ? " NX" : "");
-}
-
-/* Tables are read through the direct map, by loads that may fault: whatever CR3 holds, this ends. */
 static void say_walk(void *arg)
 {
-	u64 table = insn_read_cr3() & PTE_ADDR;
-	u64 va = p.fault_va;
-
 	(void)arg;
 	if (!p.frame || (p.frame->vector != TRAP_PAGE_FAULT && p.frame->vector != TRAP_DOUBLE_FAULT))
 		return;
-	log_info("  how 0x%016lx is mapped:", va);
-	for (unsigned level = insn_read_cr4() & CR4_LA57 ? 5 : 4; level >= PT_4K; level--) {
-		pte_t e;
-
-		if (!trap_read_u64(arch_mm.direct_base + table + 8 * pt_index(va, level), &e.raw)) {
-			log_info("  level %u: the table at 0x%lx cannot be read", level, table);
-			return;
-		}
-		say_entry(level, va, e);
-		if (!pte_is_table(e, level))
-			return;
-		table = pte_table_pa(e).raw;
-	}
+	log_info("  how 0x%016lx is mapped:", p.fault_va);
+	page_walk_say(phys(insn_read_cr3() & PTE_ADDR), insn_read_cr4() & CR4_LA57 ? 5 : 4, p.fault_va);
 }
 
 /* A return address belongs to the call before it, which may be the last instruction of its function. */
@@ -202,7 +170,7 @@ static void say_others(void *arg)
 static void say_trace(void *arg)
 {
 	(void)arg;
-	trace_say_last();
+	trace_say_last(TRACE_RECORDS);
 }
 
 static const struct {

@@ -10,7 +10,6 @@
 #include "mm/buddy.h"
 
 #define RING_ORDER 5u		/* 128 KiB: the last 2730 records */
-#define PANIC_RECORDS 12u	/* shown of each CPU */
 
 static struct trace_merge merge;	/* one reader at a time: the end of the tests, or a panic */
 
@@ -26,13 +25,18 @@ static void give_ring(u32 cpu)
 	trace_set_ring(cpu, page_to_virt(page));
 }
 
+void trace_start(u32 mask)
+{
+	if (mask)
+		for_each_cpu(cpu, arch_cpus_online())
+			if (!trace_ring_of(cpu))
+				give_ring(cpu);
+	trace_mask = mask;
+}
+
 void trace_init(void)
 {
-	if (!cmdline.trace.mask)
-		return;
-	for_each_cpu(cpu, arch_cpus_online())
-		give_ring(cpu);
-	trace_mask = cmdline.trace.mask;
+	trace_start(cmdline.trace.mask);
 }
 
 static void say(const char *indent, const struct trace_record *r)
@@ -67,12 +71,12 @@ void trace_dump(void)
 		say("", &r);
 }
 
-void trace_say_last(void)
+void trace_say_last(u64 last)
 {
 	struct trace_record r;
 	bool any = false;
 
-	trace_merge_init(&merge, PANIC_RECORDS);
+	trace_merge_init(&merge, last);
 	while (trace_merge_next(&merge, &r)) {
 		if (!any)
 			log_info("  the last records of the trace:");

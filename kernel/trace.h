@@ -8,6 +8,11 @@
 #include "kernel/base/trace.h"
 
 /*
+ * From now on record these events, and no others; each CPU that is online gets a ring, if it has none. Quiescent points. Task context.
+ */
+void trace_start(u32 mask);
+
+/*
  * Give every CPU that is online a ring, and begin to record what the command line asks for. Nothing, if it asks for nothing. Task
  * context, memory is up; a CPU that comes up later records nothing.
  */
@@ -19,7 +24,7 @@ void trace_init(void);
  */
 void trace_dump(void);
 
-/* The last records of each CPU, for a panic: no locks, no allocation, rings may still be written to. */
-void trace_say_last(void);
+/* The last records of each CPU, at most so many, for a panic and the monitor: no locks, no allocation, rings may still be written to. */
+void trace_say_last(u64 last);
 
 #endif
