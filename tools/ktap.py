@@ -5,6 +5,7 @@ Reads a KTAP 1 log as Tangram writes it (SPEC RP1) and says whether it is comple
 Invariant: a log counts as complete only if every plan is fulfilled, numbering has no gap, each subtest's
 line agrees with the results inside it, `# TANGRAM BEGIN` came once, and `# TANGRAM END` came once, last,
 with a newline behind it and with the counts that the results add up to. A log cut anywhere fails one of these.
+`# TANGRAM MONITOR` behind END says that the report is over: of what follows (end=monitor) only a panic counts.
 A subtest may be such a log itself, indented (hosted tests: one per simulated machine); the same holds for it.
 
 boots() reads a log of several boots: each is judged for itself, and one that did not come to its end before the next
@@ -22,6 +23,7 @@ RUNNING = re.compile(r"# running (\S+)")
 MARK = re.compile(r"# TANGRAM (BEGIN|END)\b(.*)$")
 WORD = re.compile(r"([a-z0-9_.]+)=(\S*)$")
 PANIC = re.compile(r"# PANIC\b")
+MONITOR = re.compile(r"# TANGRAM MONITOR\b")
 FIGURES = ("counter", "map", "lab", "cost", "execmem", "trace")
 
 # Where another boot begins: the firmware clears its terminal or names what it boots, or the version line comes again,
@@ -103,6 +105,7 @@ class Ktap:
         self.preface = []           # what the kernel said before its first plan: the machine
         self.restarted = False      # another boot began, and this one had not ended
         self.started = False
+        self.monitor = False        # the report is over: what comes now was asked for at the monitor
         self.finished = False
         self._levels = []
         self._closed = None         # the level one deeper that waits for its parent's result
@@ -120,7 +123,7 @@ class Ktap:
         for line in lines:
             self._feed_line(line)
         if len(self._partial) > MAX_LINE:
-            if self.started:
+            if self.started and not self.monitor:
                 self._problem(f"a line of more than {MAX_LINE} bytes")
             self._partial = self._partial[-64:]
 
@@ -130,7 +133,7 @@ class Ktap:
             return self.problems
         self.finished = True
         rest = plain(self._partial).strip()
-        if rest and (self.started or VERSION.search(rest)):
+        if rest and not self.monitor and (self.started or VERSION.search(rest)):
             self._problem(f"the log breaks off within a line: {rest[:80]!r}")
         if not self.started:
             self._problem("no 'KTAP version 1' line: the kernel never got so far")
@@ -212,6 +215,14 @@ class Ktap:
                 return
             self.started = True
             self._levels = [Level(None, self._totals())]
+            return
+        if self.monitor:
+            panic = PANIC.search(text)      # it may come while a line is typed
+            if panic and not self.panic:
+                self.panic = text[panic.start() + 2:]
+            return
+        if MONITOR.match(text) and self.end is not None:
+            self.monitor = True
             return
         if not text:
             return

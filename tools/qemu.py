@@ -17,7 +17,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import time
+import tty
 
 import ktap as ktap_module
 
@@ -27,6 +29,9 @@ EXIT_PASS = 0x10 << 1 | 1       # what QEMU exits with when the kernel writes 0x
 EXIT_FAIL = 0x11 << 1 | 1
 
 HEARTBEAT = 10.0                # seconds of silence before a line says so, and between such lines
+QUIT = b"\x1d"                  # Ctrl-], typed at the monitor: ends QEMU
+INPUT_END = b"\r\x04"           # what the monitor is told behind the last of its input: Ctrl-D on a line of its own
+INPUT_MAX = 4096                # bytes on their way to the machine; more wait where they come from
 GRACE = 10.0                    # seconds QEMU has for its exit after '# TANGRAM END'
 SHELL_GRACE = 3.0               # after the firmware's shell came up
 LOG_MAX = 16 << 20              # bytes of serial output; more is a kernel that cannot stop
@@ -148,6 +153,7 @@ class Options:
         self.timeout = None
         self.media = "esp"          # the folder, or a key of MEDIA: the disk image, there
         self.debug = False
+        self.monitor = None         # a stream with a descriptor: end=monitor takes its commands from there
         self.extra = []
         for key, value in given.items():
             if not hasattr(self, key):
@@ -167,10 +173,10 @@ class Options:
 
     @property
     def seconds(self):
-        """The time limit; none under a debugger unless it was asked for."""
+        """The time limit; none under a debugger or with a monitor unless it was asked for."""
         if self.timeout is not None:
             return self.timeout
-        return None if self.debug else 900 if self.icount else 300
+        return None if self.debug or self.monitor else 900 if self.icount else 300
 
 
 class Medium:
@@ -302,6 +308,46 @@ class EscapeFilter:
         return data[:start]
 
 
+class Input:
+    """
+    What is typed at the monitor. A terminal stays as it is until the monitor is there, so that Ctrl-C ends the run; from then on
+    every key is the machine's but Ctrl-].
+    """
+
+    def __init__(self, stream):
+        self.fd = stream.fileno()
+        self.pending = b""          # taken from the stream, not yet the machine's
+        self.open = True
+        self.quit = False
+        self._modes = None
+
+    def take_over(self):
+        if os.isatty(self.fd) and self._modes is None:
+            self._modes = termios.tcgetattr(self.fd)
+            tty.setraw(self.fd, termios.TCSANOW)
+
+    def give_back(self):
+        if self._modes is not None:
+            termios.tcsetattr(self.fd, termios.TCSADRAIN, self._modes)
+            self._modes = None
+
+    def wants_more(self):
+        return self.open and len(self.pending) < INPUT_MAX
+
+    def read(self):
+        data = os.read(self.fd, INPUT_MAX)
+        self.open = bool(data)
+        if self._modes is not None and QUIT in data:
+            self.quit = True
+        self.pending += data if data else INPUT_END
+
+    def write(self, pipe):
+        try:
+            self.pending = self.pending[os.write(pipe.fileno(), self.pending[:512]):]
+        except OSError:
+            self.pending, self.open = b"", False    # QEMU is gone
+
+
 class Run:
     """Starts QEMU and follows it to its end."""
 
@@ -313,6 +359,7 @@ class Run:
         self.ktap = ktap_module.Ktap()
         self.shutdown = None        # reason in QMP's SHUTDOWN event
         self.bytes = 0
+        self._input = Input(options.monitor) if options.monitor else None
         self._filter = EscapeFilter()
         self._qmp_partial = b""
         self._shell_tail = b""
@@ -335,7 +382,8 @@ class Run:
             args = command(self.options, medium, folder, theirs.fileno())
             if self.options.log:
                 log = open(self.options.log, "wb")
-            process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stdin = subprocess.PIPE if self._input else subprocess.DEVNULL
+            process = subprocess.Popen(args, stdin=stdin, stdout=subprocess.PIPE,
                                        stderr=subprocess.PIPE, pass_fds=[theirs.fileno()])
             theirs.close()
             self._follow(process, ours, log, began)
@@ -348,9 +396,11 @@ class Run:
             if process and process.poll() is None:
                 process.kill()
                 process.wait()
-            if process:
-                process.stdout.close()
-                process.stderr.close()
+            if self._input:
+                self._input.give_back()
+            for stream in (process.stdin, process.stdout, process.stderr) if process else ():
+                if stream:
+                    stream.close()
             ours.close()
             theirs.close()
             if log:
@@ -369,7 +419,7 @@ class Run:
         streams = {process.stdout: "out", process.stderr: "err", qmp: "qmp"}
         heard = beat = began
         while process.stdout in streams:
-            ready, _, _ = select.select(list(streams), [], [], 0.5)
+            ready = self._wait(process, streams)
             now = time.monotonic()
             for stream in ready:
                 data = self._receive(stream)
@@ -390,6 +440,21 @@ class Run:
             self._stderr = (self._stderr + process.stderr.read())[-8192:]
         if qmp in streams:
             self._drain_qmp(qmp)
+
+    def _wait(self, process, streams):
+        """The streams with something to read. Meanwhile what is typed goes to the machine, once its monitor is there."""
+        keys = self._input if self.ktap.monitor else None
+        if not keys:
+            return select.select(list(streams), [], [], 0.5)[0]
+        keys.take_over()
+        ready, writable, _ = select.select(list(streams) + [keys.fd] * keys.wants_more(),
+                                           [process.stdin] * bool(keys.pending), [], 0.5)
+        if keys.fd in ready:
+            ready.remove(keys.fd)
+            keys.read()
+        if writable:
+            keys.write(process.stdin)
+        return ready
 
     @staticmethod
     def _receive(stream):
@@ -415,7 +480,7 @@ class Run:
             log.flush()
         self.ktap.feed(data)
         if self.out:
-            self.out.write(self._filter.feed(data))
+            self.out.write(data if self._input and self.ktap.monitor else self._filter.feed(data))
             self.out.flush()
         if not self.ktap.started and self._shell_at is None:
             self._shell_tail = (self._shell_tail + data)[-4096:]
@@ -436,7 +501,7 @@ class Run:
                 self.shutdown = message.get("data", {}).get("reason", "unknown")
 
     def _heartbeat(self, seconds, silent):
-        if not self.err:
+        if not self.err or (self._input and self.ktap.monitor):
             return
         where = self.ktap.where()
         self.err.write(f"run-qemu: {seconds:.0f} s, silent for {silent:.0f} s; {where}\n")
@@ -451,6 +516,9 @@ class Run:
             self._stop(process, "timeout")
         elif self.bytes > LOG_MAX:
             self._stop(process, "flood")
+        elif self._input and self.ktap.monitor:
+            if self._input.quit:
+                self._stop(process, "quit")
         elif self._end_at and now - self._end_at >= GRACE:
             self._stop(process, "no-exit")
         elif self._shell_at and now - self._shell_at >= SHELL_GRACE and not self.options.debug:
@@ -479,7 +547,7 @@ class Run:
             return FAIL, f"more than {LOG_MAX >> 20} MiB on the serial port; {self.ktap.where()}"
         if self._stop_reason == "shell":
             return FAIL, "the loader went back to the firmware, or there was none to start"
-        if self._stop_reason == "no-exit" and end == "halt":
+        if self._stop_reason == "quit" or (self._stop_reason == "no-exit" and (end == "halt" or self.ktap.monitor)):
             return self._by_log()
         if self._stop_reason == "no-exit":
             return FAIL, f"the report is complete, but end={end} did not end the machine"
@@ -497,12 +565,13 @@ class Run:
         if b"Triple fault" in resets:
             return FAIL, f"triple fault; {self.ktap.where()}"
         reason = self.shutdown or "unknown"
-        wanted = {"reboot": "guest-reset", "poweroff": "guest-shutdown"}.get(end)
+        wanted = {"reboot": ["guest-reset"], "poweroff": ["guest-shutdown"],
+                  "monitor": ["guest-reset", "guest-shutdown"]}.get(end, [])
         if self.ktap.end is None:
             what = {"guest-reset": "reset itself", "guest-shutdown": "switched itself off"}.get(
                 reason, f"stopped ({reason})")
             return FAIL, f"the machine {what} before the end of the report; {self.ktap.where()}"
-        if reason != wanted:
+        if reason not in wanted:
             return FAIL, f"end={end}, but QEMU saw {reason}"
         return self._by_log()
 
@@ -510,6 +579,8 @@ class Run:
         problem = self.ktap.failure()
         if problem:
             return FAIL, problem
+        if self.ktap.verdict == "skip" and self.ktap.monitor:
+            return PASS, "no test ran before the monitor"
         if self.ktap.verdict == "skip":
             return SKIP, "every test was skipped"
         if self.ktap.verdict != "pass":

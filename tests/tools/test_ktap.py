@@ -195,6 +195,21 @@ class Doctored(unittest.TestCase):
     def test_something_behind_end(self):
         self.assertEqual(verdict(GOOD + b"# still here\n"), "incomplete")
 
+    def test_monitor_behind_end(self):
+        """The report is over: nothing that is said there changes it, but a panic."""
+        session = b"# TANGRAM MONITOR help lists the commands\r\ntangram> run fmt\r\n1..1\r\nnot ok 1 fmt\r\n# TANGRAM END x\r\ntangra"
+        log = ktap.check(GOOD + session)
+        self.assertEqual((log.verdict, log.problems, log.failures), ("pass", [], []))
+        self.assertTrue(log.monitor)
+        log = ktap.check(GOOD + session + b"m> # PANIC on CPU 0 during payload: no\n")
+        self.assertEqual(log.verdict, "incomplete")
+        self.assertIn("PANIC on CPU 0", log.failure())
+        self.assertEqual(len(ktap.boots(GOOD + session)), 1)
+
+    def test_monitor_before_end(self):
+        log = ktap.check(GOOD[:GOOD.index(b"# TANGRAM END")] + b"# TANGRAM MONITOR help\n")
+        self.assertEqual((log.verdict, log.monitor), ("incomplete", False))
+
     def test_skip_without_reason(self):
         self.changed(b"# SKIP one CPU", b"# SKIP")
 

@@ -32,6 +32,7 @@ EXIT_FAIL = b"\xba\xf4\x00\xb0\x11\xee"
 EXIT_ODD = b"\xba\xf4\x00\xb0\x05\xee"
 RESET = b"\xba\xf9\x0c\xb0\x06\xee"                 # port 0xcf9: hard reset
 TRIPLE_FAULT = b"\x0f\x01\x1e\xe0\xff\xcc"          # lidt of a limit of zero; int3
+MONITOR = b"# TANGRAM MONITOR help lists the commands\n> "
 HALT = b"\xf4\xeb\xfd"                              # hlt, for ever
 FLOOD = b"\xba\xf8\x03\xee\xeb\xfd"                 # out dx,al, for ever
 
@@ -47,6 +48,13 @@ def rom(text, action):
     image[0x100:0x100 + len(text)] = text
     image[0xfff0:0xfff5] = b"\xea\x00\x00\x00\xf0"  # jmp f000:0000
     return bytes(image)
+
+
+def echo(last):
+    """16-bit code: each byte that comes in goes out again; behind the last one, pass."""
+    loop = (b"\xba\xfd\x03\xec\xa8\x01\x74\xfb"         # mov dx,0x3fd; in al,dx; test al,1; jz back to the in
+            b"\xba\xf8\x03\xec\xee\x3c" + last)         # mov dx,0x3f8; in al,dx; out dx,al; cmp al,last
+    return loop + b"\x75" + bytes([256 - len(loop) - 2]) + EXIT_PASS
 
 
 def have_qemu():
@@ -83,13 +91,13 @@ class Base(unittest.TestCase):
         return [sys.executable, os.path.join(TOOLS, "run-qemu"), "--esp", self.path("esp"), "--memory", "64M",
                 "--timeout", "30", "--result", self.path("result"), *more]
 
-    def boot(self, text, action, *more, **env):
+    def boot(self, text, action, *more, stdin=b"", **env):
         self.write("rom", rom(text, action))
-        return self.run_args(*more, **env)
+        return self.run_args(*more, stdin=stdin, **env)
 
-    def run_args(self, *more, **env):
-        done = subprocess.run(self.args(*more), env=self.environment(**env), stdin=subprocess.DEVNULL,
-                              capture_output=True, timeout=120, check=False)
+    def run_args(self, *more, stdin=b"", **env):
+        done = subprocess.run(self.args(*more), env=self.environment(**env), input=stdin, capture_output=True, timeout=120,
+                              check=False)
         self.stdout, self.stderr = done.stdout, done.stderr.decode()
         self.assertEqual(os.listdir(self.path("tmp")), [], "something is left behind")
         return done.returncode
@@ -160,6 +168,35 @@ class Ends(Base):
         self.assertEqual(self.boot(GOOD, RESET, "--append", "end=reboot"), 0)
         self.assertEqual(self.boot(GOOD, RESET), 1)
         self.assertEqual(self.boot(GOOD, RESET, "--append", "end=poweroff"), 1)
+
+    def test_monitor_without_anybody(self):
+        """Whoever runs end=monitor and does not type gets the verdict, and no hang."""
+        self.assertEqual(self.boot(GOOD + MONITOR, HALT, "--append", "end=monitor"), 0)
+
+    def test_monitor_takes_input(self):
+        log = self.path("log")
+        self.assertEqual(self.boot(GOOD + MONITOR, echo(b"!"), "--monitor", "--log", log, stdin=b"walk 1\n!"), 0)
+        with open(log, "rb") as file:
+            self.assertEqual(file.read(), GOOD + MONITOR + b"walk 1\n!")
+        self.assertIn("PASS: 13 passed", self.stderr)
+
+    def test_monitor_is_told_that_input_ends(self):
+        self.assertEqual(self.boot(GOOD + MONITOR, echo(b"\x04"), "--monitor", stdin=b"dm"), 0)
+        self.assertTrue(self.stdout.endswith(b"dm\r\x04"), self.stdout[-40:])
+
+    def test_monitor_gets_all_of_a_long_input(self):
+        text = bytes(range(0x20, 0x7f)) * 200
+        self.assertEqual(self.boot(GOOD + MONITOR, echo(b"\x04"), "--monitor", stdin=text), 0)
+        self.assertTrue(self.stdout.endswith(text + b"\r\x04"))
+
+    def test_nothing_is_typed_before_the_monitor(self):
+        self.assertEqual(self.boot(GOOD, echo(b"\x04"), "--monitor", stdin=b"walk 1\n"), 1)
+
+    def test_monitor_of_a_failed_run(self):
+        self.assertEqual(self.boot(FAILED + MONITOR, RESET, "--monitor"), 1)
+        self.assertEqual(self.boot(GOOD + MONITOR, RESET, "--monitor"), 0)
+        self.assertEqual(self.boot(GOOD + MONITOR + b"# PANIC on CPU 0 during payload: no\n", EXIT_FAIL, "--monitor"), 1)
+        self.assertIn("PANIC", self.reason())
 
     def test_firmware_shell(self):
         self.assertEqual(self.boot(b"BdsDxe: x\r\nUEFI Interactive Shell v2.2\r\n", HALT), 1)
@@ -293,6 +330,8 @@ class Pieces(unittest.TestCase):
         self.assertEqual(qemu.Options().seconds, 300)
         self.assertEqual(qemu.Options(icount=True).seconds, 900)
         self.assertIsNone(qemu.Options(debug=True).seconds)
+        self.assertIsNone(qemu.Options(monitor=sys.stdin).seconds)
+        self.assertEqual(qemu.Options(monitor=sys.stdin, timeout=7).seconds, 7)
 
 
 if __name__ == "__main__":
