@@ -120,6 +120,29 @@ static bool choose(const struct choice *choices, const char *value, u32 *out)
 	return false;
 }
 
+static const struct choice *choices_of(const char *key)
+{
+	static const struct choice none = { 0 };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(keys); i++)
+		if (strcmp(keys[i].key, key) == 0 && keys[i].choices)
+			return keys[i].choices;
+	return &none;
+}
+
+const char *cmdline_word(const char *key, u32 value)
+{
+	for (const struct choice *c = choices_of(key); c->word; c++)
+		if (c->value == value)
+			return c->word;
+	return NULL;
+}
+
+bool cmdline_choice(const char *key, const char *word, u32 *value)
+{
+	return choose(choices_of(key), word, value);
+}
+
 /* Set the field of a row. False: the value is none that the key may have. */
 static bool set_field(struct cmdline *out, const struct key_row *row, const char *value)
 {

@@ -2,10 +2,11 @@
 /*
  * The kernel's command line: `key=value` words parted by blanks (SPEC IF).
  *
- *	suite=GLOB[,GLOB]	tests to run; default all
+ *	suite=GLOB[,GLOB]	tests to run; default all. none: no test at all
  *	lab=off|short|full	the comparison behind the tests
  *	seed=N			of all random tests, decimal or 0x…
  *	end=exit|halt|reboot|poweroff|monitor
+ *				what comes behind the report; monitor: commands are taken from the serial console (kernel/monitor.h)
  *	console=com1|com2|com3|com4|0xPORT[,BAUD] or none
  *				the serial port; BAUD divides 115200, left out: as the firmware set it. none: no serial
  *				console. The screen is used whenever there is one
@@ -86,6 +87,10 @@ extern struct cmdline cmdline;
 
 /* Set *out to the defaults and read the words of text. Complaints go to the log. Returns how many there were. */
 unsigned cmdline_parse(struct cmdline *out, const char *text);
+
+/* The word of a key that chooses among some by which a value is meant, and the way back; NULL, false: there is none. */
+const char *cmdline_word(const char *key, u32 value);
+bool cmdline_choice(const char *key, const char *word, u32 *value);
 
 /* A decimal or 0x-hexadecimal number that ends with the text. False: it is none, or does not fit. */
 bool cmdline_number(const char *text, u64 *out);

@@ -40,10 +40,23 @@ void console_register(struct console *console)
 	log_flush();
 }
 
+/* Whether it can be typed at, and what comes of it can be seen. */
+static bool is_terminal(const struct console *c)
+{
+	return c->getc && !c->gone;
+}
+
+void console_echo(const char *text, size_t len)
+{
+	for (struct console *c = consoles; c; c = c->next)
+		if (is_terminal(c))
+			c->gone = !c->write(c, text, len);
+}
+
 int console_getc(void)
 {
 	for (struct console *c = consoles; c; c = c->next) {
-		int byte = c->getc ? c->getc(c) : -1;
+		int byte = is_terminal(c) ? c->getc(c) : -1;
 
 		if (byte >= 0)
 			return byte;
@@ -63,7 +76,7 @@ u64 console_lost(void)
 bool console_has_input(void)
 {
 	for (struct console *c = consoles; c; c = c->next)
-		if (c->getc)
+		if (is_terminal(c))
 			return true;
 	return false;
 }

@@ -29,6 +29,9 @@ void console_register(struct console *console);
 /* Give every console what it has not shown yet. Called by the log with its lock held. */
 void console_flush(void);
 
+/* Show text at every console that can be typed at. Called by the log with its lock held (log_echo). */
+void console_echo(const char *text, size_t len);
+
 /* The next byte typed at any console, -1 if there is none. Never waits. One caller at a time: the monitor. */
 int console_getc(void);
 

@@ -6,8 +6,8 @@
 #include "kernel/base/types.h"
 
 /*
- * End the run as `end=` says: exit (debug-exit device, or halt), halt, reboot, poweroff. pass decides what QEMU's exit
- * status is. Task context.
+ * End the run as `end=` says: exit (debug-exit device, or halt), halt, reboot, poweroff; monitor: as is asked for
+ * there. pass decides what QEMU's exit status is. Task context.
  */
 __noreturn void kernel_exit(bool pass);
 

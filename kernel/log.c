@@ -206,6 +206,15 @@ void log_flush(void)
 		drop_lock();
 }
 
+void log_echo(const char *text, size_t length)
+{
+	if (!take_lock())
+		return;
+	console_flush();
+	console_echo(text, length);
+	drop_lock();
+}
+
 void log_break_lock(void)
 {
 	store_release(&broken_by, arch_this_cpu()->id + 1);

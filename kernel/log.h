@@ -20,6 +20,12 @@ u64 log_end(void);
 void log_flush(void);
 
 /*
+ * Show text at the consoles that can be typed at, behind what the log holds but without being part of it: for the line that is being
+ * edited. Task context.
+ */
+void log_echo(const char *text, size_t length);
+
+/*
  * From now on only this CPU logs, and takes no lock. For panic(), which may have interrupted the log itself; the line that was
  * being written ends where it was.
  */

@@ -48,8 +48,6 @@ static void init_cmdline(void)
 	boot_info.cmdline[BOOT_CMDLINE_MAX - 1] = 0;
 	log_info("command line: %s", boot_info.cmdline);
 	cmdline_parse(&cmdline, boot_info.cmdline);
-	if (cmdline.end == END_MONITOR)
-		log_info("command line: end=monitor halts, there is no monitor yet");
 }
 
 static void init_serial(void)

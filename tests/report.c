@@ -294,8 +294,17 @@ static void summary_buddy(void)
 	log_info("%s", "");
 }
 
-static void summary(void)
+void report_counters(void)
 {
+	report_read(&after);
+	space_counters();
+	tlb_counters();
+	buddy_counters();
+}
+
+void report_summary(void)
+{
+	report_read(&after);
 	log_info("%s", "");
 	log_info("==== SUMMARY ====");
 	log_info("%s", "");
@@ -336,10 +345,8 @@ bool report_end(void)
 	report_read(&after);
 	write_map("peak", peak_tests, &peak);
 	write_map("after", tests_done, &after);
-	space_counters();
-	tlb_counters();
-	buddy_counters();
-	summary();
+	report_counters();
+	report_summary();
 	log_info("TANGRAM END verdict=%s passed=%u failed=%u skipped=%u", pass ? "pass" : "fail", test_totals.passed,
 		 test_totals.failed, test_totals.skipped);
 	return pass;

@@ -41,6 +41,10 @@ void report_begin(const struct report_setup *setup);
 /* Returns the verdict. */
 bool report_end(void);
 
+/* The parts of the end, of how things are now: `# counter` lines, and the tables for people. */
+void report_counters(void);
+void report_summary(void);
+
 /* Read the state. The direct map should be settled if it is to be compared. */
 void report_read(struct report_state *out);
 
