@@ -53,7 +53,7 @@ HB := build$(if $(CC_DIR),/$(CC_DIR))/host
 
 GOALS := $(or $(MAKECMDGOALS),help)
 SETUP_SETS := build \
-	$(if $(filter run debug qcheck test soak bench,$(GOALS)),run) \
+	$(if $(filter run monitor debug qcheck test soak bench,$(GOALS)),run) \
 	$(if $(filter host-test tsan qcheck fuzz,$(GOALS)),host) \
 	$(if $(filter test soak,$(GOALS)),test) \
 	$(if $(filter bench bench-build,$(GOALS)),bench) \
@@ -279,7 +279,7 @@ BENCH_PROGRAMS := $(BENCH)/bench_a-tangram $(BENCH)/bench_b-tangram $(BASELINES:
 # ---------------------------------------------------------------------------------------------------------
 # Targets for people
 
-.PHONY: help run test host-test tsan qcheck soak image esp usb debug bench bench-build fuzz check-layers clean FORCE
+.PHONY: help run monitor test host-test tsan qcheck soak image esp usb debug bench bench-build fuzz check-layers clean FORCE
 .DEFAULT_GOAL := help
 FORCE:
 
@@ -298,6 +298,7 @@ help:
 	'make esp        build/esp/: the EFI system partition as a folder' \
 	'make image      build/tangram.img: a GPT disk image for a USB stick or a virtual machine' \
 	'make usb        the image, and how to write it to a stick; DEV=/dev/sdX: looks at that disk, asks, writes, reads back' \
+	'make monitor    boot, and take commands on this terminal: walk page tables, split, run tests (docs/monitor.md)' \
 	'make debug      boot and wait for gdb on port 1234' \
 	'make clean      remove build/' \
 	'' \
@@ -311,6 +312,13 @@ RUN_QEMU := tools/run-qemu --build $(B) $(if $(TIMEOUT),--timeout $(TIMEOUT))
 run: esp
 	$(Q)$(RUN_QEMU) --cpus $(CPUS) $(if $(filter 1-1,$(ICOUNT)-$(CPUS)),--icount) --log $(B)/run.log \
 		--append 'seed=$(SEED) kaslr=off $(APPEND)'
+
+# At once, unless SUITE says what is to run before.
+SUITE ?= none
+
+monitor: esp
+	$(Q)$(RUN_QEMU) --cpus $(CPUS) --monitor --log $(B)/monitor.log \
+		--append 'suite=$(SUITE) lab=off seed=$(SEED) kaslr=off $(APPEND)'
 
 debug: esp
 	$(Q)$(RUN_QEMU) --cpus $(CPUS) --debug --append 'seed=$(SEED) kaslr=off $(APPEND)'
