@@ -82,7 +82,7 @@ class Goals(unittest.TestCase):
 class Peers(unittest.TestCase):
     def test_file(self):
         os.chdir(ROOT)
-        peers = bench.read_peers()
+        peers = bench.peers_module.read()
         self.assertEqual(peers["a", "w2_churn0_pair"], {"buddy": 86, "+lock": 101, "pcp": 56, "LLFree": 1706, "goal": 50})
         goals = {key: row["goal"] for key, row in peers.items() if "goal" in row}
         self.assertEqual(goals, {("a", "w0_pair0"): 50, ("a", "w2_churn0_pair"): 50, ("a", "w4_order9_pair"): 110,
