@@ -311,7 +311,8 @@ RUN_QEMU := tools/run-qemu --build $(B) $(if $(TIMEOUT),--timeout $(TIMEOUT))
 
 run: esp
 	$(Q)$(RUN_QEMU) --cpus $(CPUS) $(if $(filter 1-1,$(ICOUNT)-$(CPUS)),--icount) --log $(B)/run.log \
-		--append 'seed=$(SEED) kaslr=off $(APPEND)'
+		--result $(B)/run.json --append 'seed=$(SEED) kaslr=off $(APPEND)'; status=$$?; \
+		echo "the log is $(B)/run.log; as a page with plots: tools/report $(B)/run.log --html $(B)/run.html" >&2; exit $$status
 
 # At once, unless SUITE says what is to run before.
 SUITE ?= none

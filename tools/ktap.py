@@ -377,6 +377,8 @@ class Ktap:
             # It says itself that something went wrong outside its tests.
             self.failed += 1
             self.failures.append(name)
+            self.results.append(Result("", name, "fail", "the subtest failed, no test in it did", self._notes))
+            self._notes = []
         if not good and directive != "XFAIL":
             level.failed = True
         self.suite = None

@@ -1,0 +1,566 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""
+tools/report on real logs: what it says agrees with what other readers of KTAP say; a log that was cut is never a pass; kernels that
+hang, reset or panic are named with their last test; comparisons find what was planted; the page is a page.
+"""
+
+import atexit
+import concurrent.futures
+import contextlib
+import html.parser
+import importlib.machinery
+import importlib.util
+import io
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree as ElementTree
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.join(HERE, "..", "..")
+TOOLS = os.path.join(ROOT, "tools")
+sys.path.insert(0, TOOLS)
+sys.path.insert(0, HERE)
+import ktap_strict  # noqa: E402  pylint: disable=wrong-import-position
+import qemu  # noqa: E402  pylint: disable=wrong-import-position
+import runlog  # noqa: E402  pylint: disable=wrong-import-position
+import test_run_qemu  # noqa: E402  pylint: disable=wrong-import-position
+from test_ktap import GOOD  # noqa: E402  pylint: disable=wrong-import-position
+
+CUTS = 100
+SEED = 20261121
+FIGURE = re.compile(r"^ *# (?:TANGRAM BEGIN|TANGRAM END|counter|map|lab|cost|execmem|trace) (.*)$", re.MULTILINE)
+DEBIAN_PYTHON = "/usr/bin/python3"      # which has Debian's modules
+
+# A machine each: enough of everything that a log can say. The second shows several CPUs.
+BOOTS = (
+    {"memory": "256M", "append": "seed=1 lab=short trace=split,collapse,dump suite=directmap,report,lab.pages.*.n64,"
+                                 "lab_code.huge,costs.split*,costs.alloc*,costs.execmem_bytes*"},
+    {"memory": "512M", "cpus": 2, "append": "seed=1 lab=short suite=lab_cpus.*unmapped*,lab_cpus.pages*.fresh*"},
+)
+
+
+def load(name):
+    loader = importlib.machinery.SourceFileLoader(name, os.path.join(TOOLS, name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    sys.dont_write_bytecode = True
+    loader.exec_module(module)
+    return module
+
+
+report = load("report")
+FOLDER = tempfile.mkdtemp(prefix="tangram-report-")
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+LOGS = []                                # bytes of the real logs; set up once
+
+
+def boot(number):
+    options = qemu.Options(build=os.path.join(ROOT, "build"), log=os.path.join(FOLDER, f"real{number}.log"),
+                           timeout=280, **BOOTS[number])
+    result = qemu.Run(options).run()
+    if result.code != qemu.PASS:
+        raise AssertionError(f"boot {number}: {result.line()}")
+    with open(options.log, "rb") as file:
+        return file.read()
+
+
+def setUpModule():      # pylint: disable=invalid-name
+    try:
+        qemu.find_qemu()
+        qemu.find_firmware()
+    except qemu.Unavailable as error:
+        raise unittest.SkipTest(str(error)) from None
+    with concurrent.futures.ThreadPoolExecutor(len(BOOTS)) as pool:
+        LOGS.extend(pool.map(boot, range(len(BOOTS))))
+
+
+def from_version(data):
+    return data[data.index(b"KTAP version 1"):]
+
+
+def as_instructions(data):
+    """The log as if its ticks had been instructions."""
+    return re.sub(rb"\b(cycles|insns)=", b"insns=", data)
+
+
+class Base(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="tangram-test-")
+        self.addCleanup(self.folder.cleanup)
+
+    def path(self, name):
+        return os.path.join(self.folder.name, name)
+
+    def write(self, name, data):
+        with open(self.path(name), "wb") as file:
+            file.write(data)
+        return self.path(name)
+
+    def run_report(self, *args):
+        """Inside this process: (status, stdout, stderr)."""
+        out, err, argv = io.StringIO(), io.StringIO(), sys.argv
+        sys.argv = ["report", *args]
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                status = report.main()
+        except SystemExit as leave:
+            status = leave.code
+        finally:
+            sys.argv = argv
+        return status, out.getvalue(), err.getvalue()
+
+    def one(self, data, *args):
+        return self.run_report(*args, self.write("log", data))
+
+    def page(self, *logs):
+        paths = [self.write(f"{number}.log", data) for number, data in enumerate(logs)]
+        self.run_report("--quiet", "--html", self.path("page.html"), *paths)
+        with open(self.path("page.html"), encoding="utf-8") as file:
+            return file.read()
+
+
+class OtherReaders(Base):
+    """Counts of tools/ktap.py, of the strict parser, of python3-tap, of JSON and of JUnit are the same."""
+
+    def counts(self, data):
+        run = runlog.read(self.write("log", data))[0]
+        return run.ktap.passed, run.ktap.failed, run.ktap.skipped
+
+    def test_strict_parser(self):
+        for data in (*LOGS, GOOD):
+            text = from_version(data).decode("utf-8", "replace")
+            self.assertEqual(ktap_strict.counts(text), self.counts(data))
+
+    def test_strict_parser_is_strict(self):
+        good = from_version(GOOD).decode()
+        for old, new in (("  1..12\n", "  1..11\n"), ("ok 7 t7", "ok 8 t7"), ("ok 2 pgtable\n", ""), ("1..3\n", ""),
+                         ("  ok 5 t5\n", "  not ok 5 t5\n"), ("ok 3 smp", "oops"), ("  KTAP version 1\n", "", )):
+            self.assertEqual(good.count(old) >= 1, True, old)
+            self.assertRaises(ktap_strict.Bad, ktap_strict.parse, good.replace(old, new, 1))
+
+    def test_python_tap(self):
+        program = ("import sys; from tap.parser import Parser\n"
+                   "r = [l for b in sys.stdin.read().split('\\f') for l in Parser().parse_text(b)]\n"
+                   "t = [l for l in r if l.category == 'test']\n"
+                   "print(sum(l.ok and not l.skip for l in t), sum(not l.ok for l in t), sum(bool(l.skip) for l in t),\n"
+                   "      sum(l.expected_tests for l in r if l.category == 'plan'))\n")
+        if subprocess.run([DEBIAN_PYTHON, "-c", "import tap"], capture_output=True, check=False).returncode:
+            self.skipTest("no python3-tap here (tools/setup test)")
+        for data in LOGS:
+            text = from_version(data).decode("utf-8", "replace").replace("\r", "")
+            # It knows no subtests: each is a stream of its own.
+            streams = [[]]
+            for line in text.split("\n"):
+                if line == "  KTAP version 1":
+                    streams.append([])
+                elif line.startswith("  "):
+                    streams[-1].append(line[2:])
+            done = subprocess.run([DEBIAN_PYTHON, "-c", program], input="\f".join("\n".join(lines) for lines in streams),
+                                  capture_output=True, text=True, check=True)
+            passed, failed, skipped = self.counts(data)
+            self.assertEqual(done.stdout.split(), [str(value) for value in (passed, failed, skipped, passed + failed + skipped)])
+
+    def test_json(self):
+        status, _, _ = self.one(LOGS[0], "--quiet", "--json", self.path("json"))
+        self.assertEqual(status, 0)
+        with open(self.path("json"), encoding="utf-8") as file:
+            run, = json.load(file)["runs"]
+        self.assertEqual((run["passed"], run["failed"], run["skipped"]), self.counts(LOGS[0]))
+        self.assertEqual([sum(test["status"] in status for test in run["tests"]) for status in (("pass", "xfail"), ("fail",), ("skip",))],
+                         [run["passed"], run["failed"], run["skipped"]])
+        self.assertEqual(run["verdict"], "pass")
+        self.assertEqual(run["machine"]["cpus"], 1)
+        self.assertEqual(run["counters"]["tlb_frames_quarantined"], 0)
+        self.assertEqual({words["phase"] for words in run["lab"]}, {"before", "peak", "after", "loaded", "churned"})
+        self.assertTrue(run["trace"] and run["map"] and run["cost"] and run["execmem"])
+
+    def junit(self, data):
+        self.one(data, "--quiet", "--junit", self.path("junit"))
+        root = ElementTree.parse(self.path("junit")).getroot()
+        for node in [root, *root]:
+            for key, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped"), ("tests", "testcase")):
+                self.assertEqual(int(node.get(key)), len(list(node.iter(tag))), key)
+        return root
+
+    def test_junit(self):
+        for data in LOGS:
+            root = self.junit(data)
+            passed, failed, skipped = self.counts(data)
+            self.assertEqual([int(root.get(key)) for key in ("tests", "failures", "errors", "skipped")],
+                             [passed + failed + skipped, failed, 0, skipped])
+
+    def test_junit_failures_and_broken_logs(self):
+        root = self.junit(test_run_qemu.FAILED.replace(b"  not ok 5 t5", b"  # buddy.t5: <&\x01> is 1\n  not ok 5 t5"))
+        self.assertEqual([node.get("message") for node in root.iter("failure")], ["buddy.t5: <&> is 1"])
+        root = self.junit(GOOD[:GOOD.index(b"  ok 1 t1")])
+        self.assertEqual([case.get("name") for case in root.iter("testcase") if case.find("error") is not None], ["buddy.t1"])
+        self.assertEqual(root.get("errors"), "1")
+
+
+class Cut(Base):
+    """A log cut at random places."""
+
+    def places(self):
+        rng = random.Random(SEED)
+        for data in LOGS:
+            yield from ((data, rng.randrange(len(data))) for _ in range(CUTS))
+            yield from ((data, len(data) - back) for back in range(1, 40))
+
+    def test_never_a_pass(self):
+        for data, at in self.places():
+            status, out, err = self.one(data[:at])
+            self.assertIn(status, (1, 2), at)
+            self.assertNotIn(": PASS", out, at)
+            self.assertTrue(err.startswith("report: "), at)
+
+    def test_never_a_pass_for_run_qemu(self):
+        for data, at in self.places():
+            run = qemu.Run(qemu.Options())
+            run.ktap.feed(data[:at])
+            run.ktap.finish()
+            # QEMU says that the kernel says pass: the log has the last word.
+            code, reason = run._judge(qemu.EXIT_PASS, b"", "")      # pylint: disable=protected-access
+            self.assertEqual(code, qemu.FAIL, at)
+            self.assertTrue(reason, at)
+
+    def test_whole_logs_pass(self):
+        for data in LOGS:
+            self.assertEqual(self.one(data)[0], 0)
+            self.assertEqual(self.one(data.replace(b"\r\n", b"\n"))[0], 0)
+            self.assertEqual(self.one(b"\x1b[2J\x1b[01;01H\xff\xfe\x00 garbage\r\n" + data)[0], 0)
+
+    def test_a_result_beside_it_makes_no_pass(self):
+        run = runlog.read(self.write("log", LOGS[0]))[0].ktap
+        counts = {"code": 0, "reason": "", "passed": run.passed, "failed": run.failed, "skipped": run.skipped}
+        self.write("x.json", json.dumps(counts).encode())
+        cut = LOGS[0][:LOGS[0].index(b"# TANGRAM END")]
+        self.assertEqual(self.run_report("--quiet", self.write("x.log", cut))[0], 1)
+
+    def test_as_a_program(self):
+        for data, expected in ((LOGS[0], 0), (LOGS[0][:len(LOGS[0]) // 2], 1), (b"hello\n", 2)):
+            done = subprocess.run([sys.executable, os.path.join(TOOLS, "report"), self.write("log", data)], capture_output=True,
+                                  check=False)
+            self.assertEqual(done.returncode, expected, done.stderr)
+
+
+class Ends(Base):
+    """How a kernel ended, and where."""
+
+    def half(self):
+        """A log that ends within a test, and the name of that test."""
+        marks = list(re.finditer(rb"  # running (\S+)", LOGS[0]))
+        mark = marks[len(marks) // 2]
+        return LOGS[0][:LOGS[0].index(b"\n", mark.end()) + 1], mark[1].decode()
+
+    def test_hung_or_killed(self):
+        data, name = self.half()
+        status, out, err = self.one(data)
+        self.assertEqual(status, 1)
+        self.assertIn(f"NOT COMPLETE: the log breaks off before the end of the report (hung, killed, or cut): in test {name}", out)
+        self.assertIn(name, err)
+
+    def test_panic(self):
+        data, name = self.half()
+        status, out, _ = self.one(data + b"# PANIC on CPU 0: a planted one\r\n# rip 0x0\r\n")
+        self.assertEqual(status, 1)
+        self.assertIn(f"PANIC on CPU 0: a planted one; in test {name}", out)
+
+    def test_started_again(self):
+        data, name = self.half()
+        for again in (LOGS[0], b"\x1b[2JBdsDxe: loading Boot0001\r\n", LOGS[0][LOGS[0].index(b"# command line"):],
+                      from_version(LOGS[0])):
+            status, out, _ = self.one(data + again)
+            self.assertEqual(status, 1)
+            self.assertIn(f"the machine started again before the end of the report; in test {name}", out)
+
+    def test_started_again_within_a_line(self):
+        data, _ = self.half()
+        status, out, _ = self.one(data[:-9] + LOGS[0])
+        self.assertEqual(status, 1)
+        self.assertIn("the machine started again", out)
+        self.assertIn("boot 2 of 2: PASS", out)
+
+    def test_several_boots(self):
+        status, out, _ = self.one(LOGS[0] + LOGS[1])
+        self.assertEqual(status, 0)
+        self.assertIn("boot 1 of 2: PASS", out)
+        self.assertIn("boot 2 of 2: PASS", out)
+        self.assertEqual(self.one(LOGS[0] + LOGS[1][:9000], "--quiet")[0], 1)
+        self.assertEqual(self.one(LOGS[0] + LOGS[1][:9000], "--quiet", "--boot", "1")[0], 0)
+        self.assertEqual(self.one(self.half()[0] + LOGS[1], "--quiet", "--boot", "-1")[0], 0)
+        self.assertEqual(self.one(LOGS[0], "--boot", "2")[0], 2)
+
+    def test_bad_input(self):
+        for data, what in ((b"", "it is empty"), (b"hello\n", "not a log of Tangram"), (b"KTAP version 1\n1..1\nok 1 x\n", "another program"),
+                           (random.Random(1).randbytes(5000), "not a log of Tangram")):
+            status, _, err = self.one(data)
+            self.assertEqual(status, 2)
+            self.assertIn(what, err)
+            self.assertIn(self.path("log"), err)
+        status, _, err = self.run_report(self.path("missing"))
+        self.assertEqual((status, "No such file" in err, self.path("missing") in err), (2, True, True))
+        self.assertEqual(self.run_report(self.folder.name)[0], 2)
+        self.assertEqual(self.run_report()[0], 2)
+        self.assertEqual(self.run_report("--quiet", "--html", "/nonexistent/page", self.write("log", LOGS[0]))[0], 2)
+
+    def test_random_damage_never_crashes(self):
+        rng = random.Random(SEED)
+        for _ in range(20):
+            data = bytearray(LOGS[1])
+            for _ in range(rng.randrange(1, 200)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            self.assertIn(self.one(bytes(data), "--html", self.path("page"), "--junit", self.path("junit"))[0], (0, 1, 2))
+            ElementTree.parse(self.path("junit"))
+
+
+class ThroughQemu(test_run_qemu.Base):
+    """Machines that really end badly: the log and the result that tools/run-qemu leaves, read by tools/report."""
+
+    def ended(self, action, *more):
+        text = from_version(LOGS[1])
+        text = text[:text.index(b"\n", text.index(b"  # running", 3000)) + 1]
+        self.boot(text, action, "--log", self.path("run.log"), "--result", self.path("run.json"), *more)
+        done = subprocess.run([sys.executable, os.path.join(TOOLS, "report"), self.path("run.log")], capture_output=True, text=True,
+                              check=False)
+        self.assertEqual(done.returncode, 1)
+        return done.stdout.splitlines()[0], re.findall(rb"# running (\S+)", text)[-1].decode()
+
+    def test_triple_fault(self):
+        line, name = self.ended(test_run_qemu.TRIPLE_FAULT)
+        self.assertEqual(line, f"run.log: NOT COMPLETE: triple fault; in test {name}")
+
+    def test_reset(self):
+        line, name = self.ended(test_run_qemu.RESET)
+        self.assertEqual(line, f"run.log: NOT COMPLETE: the machine reset itself before the end of the report; in test {name}")
+
+    def test_hang(self):
+        line, name = self.ended(test_run_qemu.HALT, "--timeout", "3")
+        self.assertEqual(line, f"run.log: NOT COMPLETE: no end within 3 s; in test {name}")
+
+
+class Compare(Base):
+    def compare(self, old, new, *args):
+        return self.run_report("--compare", self.write("old.log", old), self.write("new.log", new), *args)
+
+    def changed(self, pattern, change, data=None):
+        """The log with the first figure that matches changed; (log, its new text)."""
+        data = data or as_instructions(LOGS[0])
+        match = re.search(pattern, data)
+        value = str(change(int(match[2]))).encode()
+        return data[:match.start(2)] + value + data[match.end(2):]
+
+    def test_the_same(self):
+        status, out, _ = self.compare(LOGS[0], LOGS[0])
+        self.assertEqual(status, 0)
+        self.assertIn("0 worse, 0 better, 0 changed", out)
+
+    def test_an_instruction_more_is_worse(self):
+        data = as_instructions(LOGS[0])
+        status, out, _ = self.compare(data, self.changed(rb"(op=split_2m .*?insns=)(\d+)", lambda value: value + 1))
+        self.assertEqual(status, 1)
+        self.assertRegex(out, r"worse +cost op=split_2m policy=none: insns")
+        status, out, _ = self.compare(data, self.changed(rb"(op=split_2m .*?insns=)(\d+)", lambda value: value - 1))
+        self.assertEqual(status, 0)
+        self.assertRegex(out, r"better +cost op=split_2m policy=none: insns")
+
+    def test_cycles_have_a_tolerance(self):
+        data = LOGS[0].replace(b"insns=", b"cycles=")
+        pattern = rb"(op=split_2m .*?cycles=)(\d+)"
+        near = self.changed(pattern, lambda value: value * 105 // 100, data)
+        far = self.changed(pattern, lambda value: value * 130 // 100, data)
+        self.assertEqual(self.compare(data, near)[0], 0)
+        self.assertEqual(self.compare(data, far)[0], 1)
+        self.assertEqual(self.compare(data, far, "--tolerance", "50")[0], 0)
+        self.assertEqual(self.compare(data, near, "--tolerance", "1")[0], 1)
+
+    def test_leaves_splits_and_flushes(self):
+        data = as_instructions(LOGS[0])
+        for pattern, what in ((rb"(phase=after .*?level2_splits=)(\d+)", "level2_splits"), (rb"(phase=after .*?flush_one=)(\d+)", "flush_one"),
+                              (rb"(workload=pages .*?phase=after leaves_4k=)(\d+)", "leaves more than before"),
+                              (rb"(nr_tlb_local_flush_one=)(\d+)", "nr_tlb_local_flush_one"),
+                              (rb"(# execmem policy=huge .*?wasted=)(\d+)", "wasted")):
+            status, out, _ = self.compare(data, self.changed(pattern, lambda value: value + 1))
+            self.assertEqual((status, f": {what}" in out or f" {what}" in out), (1, True), what)
+            self.assertEqual(self.compare(self.changed(pattern, lambda value: value + 1), data)[0], 0, what)
+
+    def test_cycles_are_not_compared_with_instructions(self):
+        counted, timed = as_instructions(LOGS[0]), LOGS[0].replace(b"insns=", b"cycles=")
+        worse = self.changed(rb"(op=split_2m .*?cycles=)(\d+)", lambda value: value * 1000, timed)
+        for args in ((), ("--force",)):
+            status, out, _ = self.compare(counted, worse, *args)
+            self.assertEqual(status, 0)
+            self.assertIn("Costs are not compared: instructions in one, TSC cycles in the other", out)
+            self.assertNotIn("split_2m", out)
+
+    def test_other_machines(self):
+        for old, new, what in ((b"cpus=1 memory", b"cpus=2 memory", "CPUs 1 and 2"), (b"seed=1\r", b"seed=2\r", "seed 1 and 2"),
+                               (b"stepping 1,", b"stepping 2,", "CPU ")):
+            self.assertIn(old, LOGS[0])
+            other = self.changed(rb"(op=split_2m .*?(?:cycles|insns)=)(\d+)", lambda value: value * 1000, LOGS[0].replace(old, new))
+            status, out, err = self.compare(LOGS[0], other)
+            self.assertEqual(status, 2)
+            self.assertIn(what, err)
+            self.assertNotIn("split_2m", out)
+            status, out, _ = self.compare(LOGS[0], other, "--force")
+            self.assertEqual((status, "split_2m" in out), (1, True))
+
+    def test_tests(self):
+        failed = test_run_qemu.FAILED
+        status, out, _ = self.compare(GOOD, failed)
+        self.assertEqual(status, 1)
+        self.assertRegex(out, r"worse +verdict +pass +fail")
+        self.assertRegex(out, r"worse +test buddy.t5 +passes +fails")
+        self.assertEqual(self.compare(failed, GOOD)[0], 0)
+        self.assertEqual(self.compare(failed, failed)[0], 0)
+        gone = GOOD.replace(b"  1..2\n", b"  1..1\n").replace(b"  ok 2 x_1\n", b"").replace(b"passed=13", b"passed=12")
+        status, out, _ = self.compare(GOOD, gone)
+        self.assertEqual(status, 1)
+        self.assertRegex(out, r"worse +test pgtable.x_1 +passes +is not there")
+        self.assertEqual(self.compare(gone, GOOD)[0], 0)
+
+    def test_a_broken_log(self):
+        self.assertEqual(self.compare(LOGS[0], LOGS[0][:50000])[0], 1)
+        self.assertEqual(self.compare(GOOD[:GOOD.index(b"# TANGRAM END")], GOOD)[0], 2)
+        self.assertEqual(self.compare(GOOD, GOOD + GOOD)[0], 2)
+        self.assertEqual(self.compare(GOOD, b"hello")[0], 2)
+
+    def test_page_and_json(self):
+        worse = self.changed(rb"(op=split_2m .*?insns=)(\d+)", lambda value: value + 1)
+        self.compare(as_instructions(LOGS[0]), worse, "--json", self.path("json"), "--html", self.path("page"))
+        with open(self.path("json"), encoding="utf-8") as file:
+            self.assertEqual(json.load(file)["comparison"]["worse"], 1)
+        with open(self.path("page"), encoding="utf-8") as file:
+            self.assertIn('class="short worse"', file.read())
+
+
+class Reader(html.parser.HTMLParser):
+    """Complains of what does not nest, and collects what a page refers to."""
+
+    VOID = ("meta", "br", "hr", "img", "link", "input")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.bad, self.ids, self.links, self.tags = [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for key, value in attrs:
+            if key == "id":
+                self.ids.append(value)
+            if key in ("href", "src", "action", "data", "poster", "srcset") or key.startswith("on"):
+                self.links.append((tag, key, value))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.bad.append(f"</{tag}> at {self.getpos()}")
+
+
+class Page(Base):
+    def read(self, text):
+        reader = Reader()
+        reader.feed(text)
+        reader.close()
+        self.assertEqual((reader.bad, reader.open), ([], []))
+        return reader
+
+    def test_well_formed_and_self_contained(self):
+        for logs in ((LOGS[0],), (LOGS[1],), (LOGS[0], LOGS[1], GOOD, test_run_qemu.FAILED, LOGS[0][:40000])):
+            text = self.page(*logs)
+            reader = self.read(text)
+            self.assertEqual([tag for tag in reader.tags if tag in ("script", "link", "iframe", "img", "object", "embed")], [])
+            self.assertEqual(len(reader.ids), len(set(reader.ids)))
+            for tag, key, value in reader.links:
+                self.assertEqual((tag, key, value[:1]), ("a", "href", "#"))
+                self.assertIn(value[1:], reader.ids)
+            self.assertNotRegex(text, r"url\(|@import|https?://")
+
+    def test_plots(self):
+        text = self.page(LOGS[0], LOGS[1])
+        figures = re.findall(r"<figure>(.*?)</figure>", text, re.DOTALL)
+        self.assertGreater(len(figures), 8)
+        for figure in figures:
+            svg = ElementTree.fromstring(re.search(r"<svg.*</svg>", figure, re.DOTALL)[0])
+            words = [node.get("class") for node in svg.iter("text")]
+            self.assertIn("axis", words)
+            self.assertIn("tick", words)
+            self.assertRegex(figure, r"<h4>[^<]{8,}</h4>")
+            self.assertRegex(figure, r"<figcaption>[^<]{40,}</figcaption>")
+            width, height = (float(value) for value in svg.get("viewBox").split()[2:])
+            for node in svg.iter("rect"):
+                self.assertGreaterEqual(float(node.get("x")), 0)
+                self.assertLessEqual(float(node.get("x")) + float(node.get("width")), width + 0.2)
+                self.assertLessEqual(float(node.get("y")) + float(node.get("height")), height)
+
+    def test_what_a_log_says_is_text(self):
+        data = GOOD.replace(b"# SKIP no 1G leaves", b"# SKIP <script>alert(1)</script> & co")
+        text = self.page(data)
+        self.read(text)
+        self.assertIn("&lt;script&gt;alert(1)&lt;/script&gt; &amp; co", text)
+
+    def test_failures_come_first(self):
+        text = self.page(test_run_qemu.FAILED)
+        self.assertLess(text.index("buddy.t5"), text.index("Skipped, by reason"))
+
+    def test_units_are_not_mixed(self):
+        counted, timed = as_instructions(LOGS[0]), LOGS[0].replace(b"insns=", b"cycles=")
+        self.assertIn("Our costs beside Linux", self.page(counted))
+        text = self.page(timed)
+        self.assertNotIn("Our costs beside Linux", text)
+        self.assertIn("they are not comparable", text)
+        text = self.page(counted, timed)
+        self.assertIn("Median cost of single operations, in instructions", text)
+        self.assertIn("Median cost of single operations, in TSC cycles", text)
+
+    def test_in_a_browser(self):
+        browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        if not browser:
+            self.skipTest("no chromium here")
+        self.page(LOGS[0], LOGS[1])
+        done = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self.path('profile')}",
+                               "--window-size=1000,2000", f"--screenshot={self.path('shot.png')}", f"file://{self.path('page.html')}"],
+                              capture_output=True, timeout=200, check=False)
+        self.assertTrue(os.path.exists(self.path("shot.png")), done.stderr[-500:])
+        self.assertGreater(os.path.getsize(self.path("shot.png")), 30000)
+
+
+class Documented(Base):
+    def test_every_key_of_a_log_is_in_the_documentation(self):
+        with open(os.path.join(ROOT, "docs", "report.md"), encoding="utf-8") as file:
+            known = set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", file.read(), flags=re.DOTALL)))
+        missing = set()
+        for data in LOGS:
+            for line in FIGURE.findall(data.decode("utf-8", "replace").replace("\r", "")):
+                for key in (word.partition("=")[0] for word in line.split()):
+                    if not self.is_known(key, known):
+                        missing.add(key)
+        self.assertEqual(sorted(missing), [])
+
+    @staticmethod
+    def is_known(key, known):
+        """By its name, by its last part (`_2m`), as one of a row (`free_order0` … `free_order18`), or by its beginning (`kernel_map_…`)."""
+        if key in known or re.sub(r"\d+$", "0", key) in known:
+            return True
+        return any(name.startswith("_") and key.endswith(name) or name.endswith("…") and key.startswith(name[:-1]) for name in known)
+
+    def test_the_page_explains_counters(self):
+        meanings = report.read_meanings()
+        for name in ("direct_map_4k", "direct_map_2m", "nr_tlb_local_flush_one", "buddy_free"):
+            self.assertGreater(len(meanings.get(name, "")), 5, name)
+
+
+if __name__ == "__main__":
+    unittest.main()
