@@ -13,13 +13,20 @@
 #define CELL_HEIGHT 16u
 #define COLUMNS_MAX 256u
 #define ROWS_MAX 144u
-#define WHITE 0x00ffffffu	/* the same in RGBX and BGRX */
+#define WHITE 0x00ffffffu	/* the same in RGBX and BGRX, and so is green */
+#define GREEN 0x0000c000u
 #define TAB_WIDTH 8u
+#define VERDICT_LETTERS 4u
+#define VERDICT_LINES 4u	/* one blank, two of text, one blank */
+#define LOG_ROWS_MIN 4u		/* that must be left for the log */
 
 static struct {
-	volatile u32 *pixels;
-	u32 stride;
-	u32 columns, rows;
+	volatile u32 *pixels;		/* NULL: no screen */
+	u32 width, stride;
+	u32 red;			/* the colour, in this format */
+	u32 columns;
+	u32 top, rows;			/* the log is from row top up to, not including, rows */
+	u32 status;			/* row of the line at the bottom; 0: there is none */
 	u32 x, y;
 	char shown[ROWS_MAX][COLUMNS_MAX];
 } fbcon;
@@ -33,6 +40,7 @@ bool fbcon_usable(const struct boot_framebuffer *fb)
 static void draw(u32 x, u32 y, char c)
 {
 	volatile u32 *line = fbcon.pixels + (u64)y * CELL_HEIGHT * fbcon.stride + x * CELL_WIDTH;
+	u32 paper = fbcon.status && y == fbcon.status ? WHITE : 0;
 
 	if (fbcon.shown[y][x] == c)
 		return;
@@ -41,15 +49,25 @@ static void draw(u32 x, u32 y, char c)
 		u8 bits = font_row(c, row);
 
 		for (u32 column = 0; column < CELL_WIDTH; column++)
-			line[column] = bits >> (CELL_WIDTH - 1 - column) & 1 ? WHITE : 0;
+			line[column] = bits >> (CELL_WIDTH - 1 - column) & 1 ? WHITE ^ paper : paper;
+	}
+}
+
+/* A whole row: the text, cut if need be, and blanks. NULL: blanks. */
+static void draw_row(u32 y, const char *text)
+{
+	for (u32 x = 0; x < fbcon.columns; x++) {
+		draw(x, y, text && *text ? *text : ' ');
+		if (text && *text)
+			text++;
 	}
 }
 
 static void scroll(void)
 {
-	u32 up = (fbcon.rows + 1) / 2;
+	u32 up = (fbcon.rows - fbcon.top + 1) / 2;
 
-	for (u32 y = 0; y < fbcon.rows; y++)
+	for (u32 y = fbcon.top; y < fbcon.rows; y++)
 		for (u32 x = 0; x < fbcon.columns; x++)
 			draw(x, y, y + up < fbcon.rows ? fbcon.shown[y + up][x] : ' ');
 	fbcon.y -= up;
@@ -89,13 +107,71 @@ static bool fbcon_write(struct console *console, const char *text, size_t len)
 struct console *fbcon_init(const struct boot_framebuffer *fb, void *pixels)
 {
 	static struct console console = { .name = "screen", .write = fbcon_write };
+	u32 rows = MIN(fb->height / CELL_HEIGHT, ROWS_MAX);
 
-	fbcon.pixels = pixels;
+	fbcon.width = fb->width;
 	fbcon.stride = fb->stride;
+	fbcon.red = fb->format ? 0x00e00000u : 0x000000e0u;
 	fbcon.columns = MIN(fb->width / CELL_WIDTH, COLUMNS_MAX);
-	fbcon.rows = MIN(fb->height / CELL_HEIGHT, ROWS_MAX);
+	fbcon.status = rows > LOG_ROWS_MIN ? rows - 1 : 0;
+	fbcon.rows = fbcon.status ? fbcon.status : rows;
 	memset(fbcon.shown, ' ', sizeof(fbcon.shown));
+	memset(fbcon.shown[fbcon.rows], 0, sizeof(fbcon.shown[0]));
+	fbcon.pixels = pixels;
 	for (u64 i = 0; i < (u64)fb->stride * fb->height; i++)
 		fbcon.pixels[i] = 0;
 	return &console;
+}
+
+void fbcon_status(const char *text)
+{
+	if (fbcon.pixels && fbcon.status)
+		draw_row(fbcon.status, text);
+}
+
+/* A letter with each pixel of the font a square of so many. */
+static void draw_large(u32 left, char c, u32 scale, u32 colour)
+{
+	for (u32 y = 0; y < CELL_HEIGHT * scale; y++) {
+		volatile u32 *line = fbcon.pixels + (u64)y * fbcon.stride + left;
+		u8 bits = font_row(c, y / scale);
+
+		for (u32 x = 0; x < CELL_WIDTH * scale; x++)
+			line[x] = bits >> (CELL_WIDTH - 1 - x / scale) & 1 ? colour : 0;
+	}
+}
+
+/* The log keeps its last lines, in what is left of its rows. They move down, if at all: the lowest one first. */
+static void lower_top(u32 top)
+{
+	u32 kept = MIN(fbcon.y + 1 - fbcon.top, fbcon.rows - top);
+	u32 from = fbcon.y + 1 - kept;
+
+	for (u32 i = kept; i-- > 0;)
+		for (u32 x = 0; x < fbcon.columns; x++)
+			draw(x, top + i, fbcon.shown[from + i][x]);
+	fbcon.y = top + kept - 1;
+	fbcon.top = top;
+}
+
+void fbcon_verdict(bool pass, const char *first, const char *second)
+{
+	u32 scale = MIN(fbcon.width / (VERDICT_LETTERS * CELL_WIDTH), fbcon.rows / 4);
+	u32 top = scale + VERDICT_LINES;
+	const char *word = pass ? "PASS" : "FAIL";
+
+	if (!fbcon.pixels || !scale || top + LOG_ROWS_MIN > fbcon.rows)
+		return;
+	if (fbcon.top < top)
+		lower_top(top);
+	for (u32 y = 0; y < top; y++)
+		draw_row(y, NULL);
+	draw_row(scale + 1, first);
+	draw_row(scale + 2, second);
+	for (u32 y = 0; y < scale * CELL_HEIGHT; y++)
+		for (u32 x = 0; x < fbcon.width; x++)
+			fbcon.pixels[(u64)y * fbcon.stride + x] = 0;
+	for (u32 i = 0; i < VERDICT_LETTERS; i++)
+		draw_large((fbcon.width - VERDICT_LETTERS * CELL_WIDTH * scale) / 2 + i * CELL_WIDTH * scale, word[i], scale,
+			   pass ? GREEN : fbcon.red);
 }

@@ -20,6 +20,7 @@
 #include "kernel/base/fmt.h"
 #include "kernel/base/panic.h"
 #include "kernel/exit.h"
+#include "kernel/fbcon.h"
 #include "kernel/log.h"
 #include "kernel/main.h"
 #include "kernel/page_walk.h"
@@ -173,6 +174,13 @@ static void say_trace(void *arg)
 	trace_say_last(TRACE_RECORDS);
 }
 
+/* Last: the large letters take room from the text above. The line at the bottom still names the test that ran. */
+static void say_verdict(void *arg)
+{
+	(void)arg;
+	fbcon_verdict(false, "the kernel panicked:", p.message);
+}
+
 static const struct {
 	const char *name;
 	void (*say)(void *arg);
@@ -181,6 +189,7 @@ static const struct {
 	{ "registers", say_registers }, { "page walk", say_walk }, { "backtrace", say_backtrace },
 	{ "other CPUs", say_others },
 	{ "trace", say_trace },
+	{ "screen", say_verdict },
 };
 
 /* Stop this CPU if another one speaks; say so and end if it is this one. Returns for the first panic only. */

@@ -37,7 +37,7 @@ struct running {
 	unsigned checks;		/* by any thread of the test */
 	unsigned failed;
 	bool skipped;
-	char why[160];
+	char why[TEST_REASON_MAX];	/* it was skipped, or the first check that failed */
 };
 
 /* What a test must leave as it found it. */
@@ -54,6 +54,7 @@ extern const struct test_case *const __stop_test_cases[];
 struct test_totals test_totals;
 u64 test_seed = 1;
 void (*test_after)(void);
+void (*test_progress)(const struct test_run *run, const char *next);
 
 static struct running *running;
 static u64 windows_at_start;	/* registered windows that are always mapped (EFI's) */
@@ -261,6 +262,8 @@ static void note_failure(const char *fmt, ...)
 	va_start(args, fmt);
 	fmt_vprint(text, sizeof(text), fmt, args);
 	va_end(args);
+	if (n == 0)
+		fmt_print(running->why, sizeof(running->why), "%s", text);
 	emitf(running->run, "  # %s: %s", running->name, text);
 }
 
@@ -287,6 +290,8 @@ void test_skip(const char *why, ...)
 	va_list args;
 
 	running->skipped = true;
+	if (running->failed)
+		return;
 	va_start(args, why);
 	fmt_vprint(running->why, sizeof(running->why), why, args);
 	va_end(args);
@@ -439,6 +444,14 @@ static void write_result(const struct running *r, unsigned number)
 		emitf(r->run, "  ok %u %s", number, name);
 }
 
+static void count_failure(struct test_run *run, const char *name, const char *why)
+{
+	if (!run->totals.failed++) {
+		fmt_print(run->first_failed, sizeof(run->first_failed), "%s", name);
+		fmt_print(run->first_reason, sizeof(run->first_reason), "%s", why);
+	}
+}
+
 static void run_test(struct test_run *run, const struct test_case *tc, unsigned row, unsigned number)
 {
 	struct running r = { .run = run, .tc = tc, .row = row };
@@ -447,6 +460,8 @@ static void run_test(struct test_run *run, const struct test_case *tc, unsigned 
 
 	if (prefix < sizeof(r.name))
 		row_name(tc, row, r.name + prefix, sizeof(r.name) - prefix);
+	if (run->progress)
+		run->progress(run, r.name);
 	running = &r;
 	run_case(&r);
 	running = outer;
@@ -456,7 +471,7 @@ static void run_test(struct test_run *run, const struct test_case *tc, unsigned 
 
 	run->totals.run++;
 	if (r.failed)
-		run->totals.failed++;
+		count_failure(run, r.name, r.why);
 	else if (r.skipped)
 		run->totals.skipped++;
 	else
@@ -491,15 +506,17 @@ static void run_suite(struct test_run *run, unsigned first, unsigned tests)
 static void fail_idle_globs(struct test_run *run)
 {
 	const char *at = run->globs ? run->globs : "";
+	char why[TEST_REASON_MAX];
 	size_t length;
 
 	for (; (length = next_glob(&at)); at += length) {
 		if (glob_hits_any(run, at, length))
 			continue;
-		emitf(run, "# suite=%.*s matches no test", (int)length, at);
+		fmt_print(why, sizeof(why), "suite=%.*s matches no test", (int)length, at);
+		emitf(run, "# %s", why);
 		emitf(run, "not ok %u selection", ++run->top);
 		run->totals.run++;
-		run->totals.failed++;
+		count_failure(run, "selection", why);
 	}
 }
 
@@ -535,9 +552,14 @@ unsigned test_run(struct test_run *run)
 	}
 	sort_cases(run);
 	run->totals = (struct test_totals){ 0 };
-	run->top = 0;
-	for (unsigned i = 0; i < run->nr; i++)
-		suites += opens_suite(run, i) && tests_in_suite(run, i);
+	run->top = run->planned = 0;
+	run->first_failed[0] = 0;
+	for (unsigned i = 0; i < run->nr; i++) {
+		unsigned tests = opens_suite(run, i) ? tests_in_suite(run, i) : 0;
+
+		suites += tests != 0;
+		run->planned += tests;
+	}
 
 	emitf(run, "1..%u%s", suites + count_idle_globs(run), none_wanted(run) ? " # SKIP no test was asked for" : "");
 	for (unsigned i = 0; i < run->nr; i++) {
@@ -547,6 +569,8 @@ unsigned test_run(struct test_run *run)
 			run_suite(run, i, tests);
 	}
 	fail_idle_globs(run);
+	if (run->progress)
+		run->progress(run, NULL);
 	return run->totals.failed;
 }
 
@@ -563,7 +587,7 @@ const struct test_case *const *test_case_list(unsigned *nr)
 
 void test_run_init(struct test_run *run, const char *globs)
 {
-	*run = (struct test_run){ .order = all_order, .globs = globs, .emit = emit_to_log };
+	*run = (struct test_run){ .order = all_order, .globs = globs, .emit = emit_to_log, .progress = test_progress };
 	run->cases = test_case_list(&run->nr);
 	assert(run->nr <= TEST_CASES_MAX);
 }

@@ -101,18 +101,35 @@ static void name_rows(unsigned row, char *buf, size_t size)
 
 #define PLANTED_CASE(suite, name, line, run) { suite, name, "", "planted.c", line, run, 0, NULL, NULL }
 
+/* What a run told of itself: "done of planned: next" each time, and at the end its first failure. */
+static char progress[512];
+static size_t progress_length;
+
+static void catch_progress(const struct test_run *run, const char *next)
+{
+	char *at = progress + progress_length;
+	size_t room = sizeof(progress) - progress_length;
+
+	if (next)
+		progress_length += fmt_print(at, room, "%u of %u: %s\n", run->totals.run, run->planned, next);
+	else
+		progress_length += fmt_print(at, room, "%u failed: %s: %s\n", run->totals.failed, run->first_failed,
+					     run->first_reason);
+}
+
 /* Run planted cases. The output is in output[]. */
 static unsigned run_planted(const struct test_case *planted, unsigned nr, const char *globs, struct test_totals *totals)
 {
 	static const struct test_case *pointers[CASES_MAX];
 	static u16 order[CASES_MAX];
-	struct test_run run = { .cases = pointers, .nr = nr, .order = order, .globs = globs, .emit = catch_line };
+	struct test_run run = { .cases = pointers, .nr = nr, .order = order, .globs = globs, .emit = catch_line,
+				.progress = catch_progress };
 	unsigned failed;
 
 	for (unsigned i = 0; i < nr; i++)
 		pointers[i] = &planted[i];
 	memset(output, 0, sizeof(output));
-	output_length = 0;
+	output_length = progress_length = 0;
 	nr_order_seen = 0;
 	failed = test_run(&run);
 	if (totals)
@@ -174,6 +191,26 @@ TEST_ID(runner, output_is_the_expected_ktap, "RP1")
 	CHECK_EQ(totals.passed, 1);
 	CHECK_EQ(totals.failed, 1);
 	CHECK_EQ(totals.skipped, 2);
+}
+
+TEST_ID(runner, progress_is_told, "BT6")
+{
+	static const struct test_case planted[] = {
+		PLANTED_CASE("a", "passes", 10, planted_pass),
+		PLANTED_CASE("a", "fails", 20, planted_fail),
+		PLANTED_CASE("b", "skips", 30, planted_fail_then_skip),
+	};
+	static const char reason_stays[] = "0 of 1: b.skips\n1 failed: b.skips: not true: false (";
+
+	CHECK_EQ(run_planted(planted, ARRAY_SIZE(planted), NULL, NULL), 2);
+	CHECK(!strcmp(progress, "0 of 3: a.passes\n1 of 3: a.fails\n2 of 3: b.skips\n"
+				"2 failed: a.fails: not true: x > y (planted.c:7)\n"));
+	CHECK_EQ(run_planted(planted, ARRAY_SIZE(planted), "b", NULL), 1);
+	CHECK(!strncmp(progress, reason_stays, strlen(reason_stays)));
+	CHECK_EQ(run_planted(planted, ARRAY_SIZE(planted), "a.passes,nix", NULL), 1);
+	CHECK(!strcmp(progress, "0 of 1: a.passes\n1 failed: selection: suite=nix matches no test\n"));
+	CHECK_EQ(run_planted(planted, 1, NULL, NULL), 0);
+	CHECK(!strcmp(progress, "0 of 1: a.passes\n0 failed: : \n"));
 }
 
 TEST_ID(runner, require_ends_the_test, "RP1")

@@ -9,6 +9,7 @@
 #include "kernel/trace.h"
 #include "tests/lab/lab.h"
 #include "tests/lab/measure.h"
+#include "tests/machine/progress.h"
 #include "tests/report.h"
 #include "tests/test.h"
 
@@ -44,12 +45,16 @@ int kernel_payload(const struct boot_info *bi)
 		.memory = memory_usable(),
 		.seed = cmdline.seed_given ? cmdline.seed : test_seed,
 	};
+	bool pass;
 
 	(void)bi;	/* everything it says has been taken over by now */
 	test_seed = setup.seed;
 	lab_mode = lab_modes[cmdline.lab];
 	report_begin(&setup);
+	progress_begin();
 	test_run_all(cmdline.suite);
 	trace_dump();
-	return report_end() ? 0 : 1;
+	pass = report_end();
+	progress_end(pass);
+	return pass ? 0 : 1;
 }
