@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The log: whole lines to the serial console, the screen and (later) the ring that survives a reset.
+ * The log: whole lines to the serial console, the screen and the ring that survives a reset.
  * The format is KTAP 1 with `# ` diagnostics (SPEC RP1): what is not a test result goes out as a
  * diagnostic line, so that nothing a component says can break the parse.
  *

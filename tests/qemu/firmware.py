@@ -63,7 +63,8 @@ def make_image(folder, path, mib=64):
 class Machine:
     """QEMU, from power-on. disk: a folder (stays as it is), a file, or a list of QEMU arguments."""
 
-    def __init__(self, disk, memory="1G", cpu="max", extra=(), timeout=TIMEOUT, reboots=False, kind="q35"):
+    def __init__(self, disk, memory="1G", cpu="max", extra=(), timeout=TIMEOUT, reboots=False, kind="q35",
+                 serial="stdio"):
         self.folder = tempfile.mkdtemp(prefix="tangram-boot-")
         self.raw = b""
         self.seen = 0                       # how much of the text earlier waits have used up
@@ -74,7 +75,7 @@ class Machine:
             disk = f"fat:{disk},snapshot=on" if os.path.isdir(disk) else disk
             disk = ["-drive", f"format=raw,file={disk}"]
         args = ["qemu-system-x86_64", "-machine", kind, "-accel", "tcg", "-cpu", cpu, "-m", memory, "-net", "none",
-                "-nodefaults", "-display", "none", "-serial", "stdio",
+                "-nodefaults", "-display", "none", "-serial", serial,
                 "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04",
                 "-drive", f"if=pflash,format=raw,readonly=on,file={FIRMWARE}",
                 "-drive", f"if=pflash,format=raw,file={variables}", *disk, *extra]
