@@ -20,7 +20,7 @@
 #include "kernel/line_editor.h"
 #include "kernel/log.h"
 #include "kernel/thread.h"
-#include "mm/arch.h"
+#include "mm/pgtable.h"
 
 #define PROMPT "tangram> "
 #define COMMANDS_MAX 64u
@@ -163,8 +163,9 @@ bool monitor_address(const char *text, u64 *va)
 		monitor_error("\"%.64s\" is no address: up to 16 hexadecimal digits, behind pa: if it is a physical one", text);
 		return false;
 	}
-	if (physical && number >> arch_mm.phys_bits) {
-		monitor_error("0x%lx is no physical address: this CPU has %u bits of them", number, arch_mm.phys_bits);
+	if (physical && number >= range_size(kernel_space.direct)) {
+		monitor_error("physical 0x%lx is beyond the direct map, which ends at 0x%lx", number,
+			      range_size(kernel_space.direct));
 		return false;
 	}
 	if (!physical && !is_canonical(number)) {

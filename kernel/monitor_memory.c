@@ -45,48 +45,47 @@ static bool see_leaf(void *arg, u64 va, unsigned level, pte_t leaf, u64 effectiv
 	return true;
 }
 
-static void say_gigabyte(const struct gigabyte *g)
+/* nr gigabytes that look like this one: those that one leaf maps are all alike, and a run of them is one line. */
+static void say_gigabytes(const struct gigabyte *g, u64 nr)
 {
-	static const char symbols[] = { [0] = '.', [PT_4K] = ':', [PT_2M] = '+' };
-	u64 number = va_to_phys(g->start).raw / GIB;
-	char picture[CELLS + 1];
+	static const char symbols[] = { [0] = '.', [PT_4K] = ':', [PT_2M] = '+', [PT_1G] = '#' };
+	u64 first = va_to_phys(g->start).raw / GIB;
+	char picture[CELLS + 1], last[24] = "";
 
 	for (unsigned i = 0; i < CELLS; i++)
 		picture[i] = symbols[g->smallest[i]];
 	picture[CELLS] = 0;
-	log_info("%4lu %s 2m=%lu 4k=%lu", number, picture, g->leaves[PT_2M], g->leaves[PT_4K]);
-}
-
-/* Gigabytes that one leaf maps are all alike: a run of them is one line. */
-static void say_whole(u64 first, u64 nr)
-{
-	if (nr == 1)
-		log_info("%4lu a leaf of 1G", first);
-	else if (nr)
-		log_info("%4lu to %lu: a leaf of 1G each", first, first + nr - 1);
+	if (nr > 1)
+		fmt_print(last, sizeof(last), "-%lu", first + nr - 1);
+	log_info("%4lu%-5s %s 1g=%lu 2m=%lu 4k=%lu", first, last, picture, nr * g->leaves[PT_1G], nr * g->leaves[PT_2M],
+		 nr * g->leaves[PT_4K]);
 }
 
 static void show_dm(void)
 {
 	struct directmap_stats stats;
 	u64 end = align_up(page_max_pfn << PAGE_SHIFT, GIB);
-	u64 whole = 0;
+	struct gigabyte whole;
+	u64 nr_whole = 0;
 
-	log_info("GiB; a character is 32 MiB: + 2M leaves, : 4K leaves too, . nothing mapped");
+	log_info("GiB; a character is 32 MiB: # 1G, + 2M leaves, : 4K leaves too, . nothing mapped");
 	for (u64 pa = 0; pa < end; pa += GIB) {
 		struct gigabyte g = { .start = phys_to_va(phys(pa)) };
 
 		pt_for_each_leaf(&kernel_space, range_len(g.start, GIB), see_leaf, &g);
 		if (g.leaves[PT_1G]) {
-			whole++;
+			if (!nr_whole++)
+				whole = g;
 			continue;
 		}
-		say_whole(pa / GIB - whole, whole);
-		whole = 0;
+		if (nr_whole)
+			say_gigabytes(&whole, nr_whole);
+		nr_whole = 0;
 		if (g.leaves[PT_2M] || g.leaves[PT_4K])
-			say_gigabyte(&g);
+			say_gigabytes(&g, 1);
 	}
-	say_whole(end / GIB - whole, whole);
+	if (nr_whole)
+		say_gigabytes(&whole, nr_whole);
 	directmap_read_stats(&stats);
 	log_info("in all 1g=%lu 2m=%lu 4k=%lu leaves=%lu fewest=%lu tables=%lu", stats.direct_map_1g >> pt_shift(PT_1G),
 		 stats.direct_map_2m >> pt_shift(PT_2M), stats.direct_map_4k >> pt_shift(PT_4K), stats.leaves,
