@@ -211,7 +211,8 @@ def up_and_down(title, events, x_axis, up, down, total):
         reach = 4 + scale.at(tick)
         for y in (middle - reach, middle + reach):
             canvas.line(left, y, left + width, y)
-            canvas.text(left - 6, y + 4, short(tick), "tick", "end")
+            if tick > 1:
+                canvas.text(left - 6, y + 4, short(tick), "tick", "end")
     thick = max(1.5, min(9, width / max(total, 1) - 0.6))
     for x, rise, fall, tip in events:
         place = left + width * (x - 0.5) / max(total, 1) - thick / 2

@@ -2,9 +2,9 @@
 """
 What changed from one run to another, and whether it got worse.
 
-Figures of logs that count instructions repeat to the digit, so any change counts; all others (cycles; anything on several CPUs, where
-they race) may differ by a tolerance. Only figures of the same machine are compared, and ticks only with ticks of the same kind.
-Counters of the whole run mean the same only if the same tests ran: otherwise they are shown and not judged.
+Figures of logs that count instructions repeat to the digit, so any change counts; all others (cycles; anything on several
+CPUs, where they race) may differ by a tolerance. Only figures of the same machine are compared, and ticks only with ticks
+of the same kind. Counters of the whole run mean the same only if the same tests ran: otherwise they are shown and not judged.
 """
 
 import runlog

@@ -17,6 +17,7 @@ LEAF_NAMES = (("leaves_1g", "c1g", "1 GiB leaves"), ("leaves_2m", "c2m", "2 MiB 
 LEAF_LEGEND = [(css, text) for _, css, text in LEAF_NAMES] + [("cun", "not mapped (taken out)")]
 POLICY_CLASS = {("scattered", "off"): "p1", ("scattered", "deferred"): "p2", ("scattered", "eager"): "p3",
                 ("unmapped-2m", "eager"): "p4", ("unmapped-1g", "eager"): "p5"}
+VERDICTS = {"pass": "PASS", "fail": "FAIL", "skip": "SKIPPED", "broken": "NOT COMPLETE"}
 LINUX = ("Linux 6.1", "Linux 7.2", "Linux")
 
 WORKLOADS = {
@@ -105,8 +106,8 @@ def tests(run):
     if rows:
         folded.append(Table(f"All {len(rows)} suites", ["suite", "passed", "failed", "skipped"], rows))
     lead = (f"{plural(len(run.tests), 'test')}: {run.ktap.passed} passed, {run.ktap.failed} failed, {run.ktap.skipped} "
-            "skipped. After each test the machine is compared with what it was before; a test that loses a page or leaves the "
-            "direct map in another shape fails.")
+            "skipped. After each test the machine is compared with what it was before; a test that loses a page or leaves "
+            "the direct map in another shape fails.")
     return Part("tests", "Tests", lead, *items, folded=folded)
 
 
@@ -135,9 +136,9 @@ def whole_run_map(run):
         return None
     before, peak, after = (runlog.leaves(phases[name]) for name in PHASES)
     same = "exactly as it began" if before == after else f"with {human(after)}, not as it began"
-    says = (f"The direct map began the run with {human(before)} leaves, had {human(peak)} when it was most broken, and ended "
-            f"{same}. One leaf needs one place in the TLB, so fewer are better; the fewest that could have mapped the same at "
-            f"the peak were {human(phases['peak'].get('fewest'))}.")
+    says = (f"The direct map began the run with {human(before)} leaves, had {human(peak)} when it was most broken, and "
+            f"ended {same}. One leaf needs one place in the TLB, so fewer are better; the fewest that could have mapped the "
+            f"same at the peak were {human(phases['peak'].get('fewest'))}.")
     title = "The direct map of the whole run: before, at its peak, after"
     svg = plots.strips(title, [("", phase_strips(phases))], "share of the direct map's memory, by the size of its leaves", True)
     return Figure(title, svg, LEAF_LEGEND, says)
@@ -182,9 +183,10 @@ def direct_map(run):
     figures = [figure for figure in [whole_run_map(run)] + [lab_strips(run, group) for group in main_groups(run)] if figure]
     if not figures:
         return None
-    lead = ("The direct map is the kernel's own mapping of all memory, with the largest leaves that fit. Taking single pages out "
-            "of it splits large leaves into 512 small ones. Each strip is the whole direct map; its colours say in leaves of "
-            "what size its memory is mapped. Much orange is bad; orange that stays in the strip “after” is damage that lasts.")
+    lead = ("The direct map is the kernel's own mapping of all memory, with the largest leaves that fit. Taking single "
+            "pages out of it splits large leaves into 512 small ones. Each strip is the whole direct map; its colours say "
+            "in leaves of what size its memory is mapped. Much orange is bad; orange that stays in the strip “after” is "
+            "damage that lasts.")
     return Part("map", "The direct map before, at the peak and after", lead, *figures[:4], folded=figures[4:])
 
 
@@ -231,9 +233,9 @@ def trace_figure(run):
         points.append(((events[-1]["tsc"] - start) / 1e6, points[-1][1]))
     unit = "million instructions" if run.exact else "million TSC ticks"
     title = "Splits and collapses in the trace"
-    says = (f"From the log's “# trace” lines (trace=dump), which hold the last records of each CPU only, so this is the end of the "
-            f"run: {counts['split']} splits and {counts['collapse']} collapses, each a step. Collapses without splits put together what "
-            "was split before the trace begins.")
+    says = ("From the log's “# trace” lines (trace=dump), which hold the last records of each CPU only, so this is the end "
+            f"of the run: {counts['split']} splits and {counts['collapse']} collapses, each a step. Collapses without "
+            "splits put together what was split before the trace begins.")
     svg = plots.lines(title, [("c4k", series["split"]), ("c1g", series["collapse"])],
                       f"{unit} since the first record of the trace", "events so far")
     return Figure(title, svg, [("c4k", "splits"), ("c1g", "collapses")], says)
@@ -245,9 +247,9 @@ def policies(run):
     tables = [lab_table(run, group) for group in run.lab_groups()]
     if not tables:
         return None
-    lead = ("One workload, several mechanisms. “scattered” takes any free page and unmaps it where it lies; “unmapped-2m” and “-1g” "
-            "take whole blocks out of the direct map first and pages out of those. “off”, “deferred”, “eager”: whether what was "
-            "split is put together again, and when. Shorter bars are better everywhere.")
+    lead = ("One workload, several mechanisms. “scattered” takes any free page and unmaps it where it lies; “unmapped-2m” "
+            "and “-1g” take whole blocks out of the direct map first and pages out of those. “off”, “deferred”, “eager”: "
+            "whether what was split is put together again, and when. Shorter bars are better everywhere.")
     return Part("policies", "Policies side by side", lead, *items, folded=tables)
 
 
@@ -290,8 +292,8 @@ def policy_bars(run, group):
     rows = metrics["leaves split in all"]
     says = f"Fewest leaves split: {extreme(rows, min)}; most: {extreme(rows, max)}."
     if costs:
-        says += (f" {run.unit.capitalize()} per page are means, splits, collapses and scrubbing included: from {extreme(costs, min)} "
-                 f"to {extreme(costs, max)}.")
+        says += (f" {run.unit.capitalize()} per page are means, splits, collapses and scrubbing included: from "
+                 f"{extreme(costs, min)} to {extreme(costs, max)}.")
     return Figure(title, svg, [], says)
 
 
@@ -319,8 +321,8 @@ def executable(run):
     groups, table = {}, []
     for words in rows:
         asked, used, held = (words.get(key, 0) for key in ("asked", "used", "held"))
-        pieces = [("p3", asked, f"asked for: {size(asked)}"), ("p2", max(0, used - asked), f"rounding: {size(max(0, used - asked))}"),
-                  ("cun", max(0, held - used), f"held, not used: {size(max(0, held - used))}")]
+        parts = (("p3", asked, "asked for"), ("p2", max(0, used - asked), "rounding"), ("cun", max(0, held - used), "held, not used"))
+        pieces = [(css, value, f"{what}: {size(value)}") for css, value, what in parts]
         groups.setdefault(f"{human(words['objects'])} objects of code", []).append(
             (words["policy"], pieces, f"{size(held)}, {plural(words.get('leaves_4k', 0) + words.get('leaves_2m', 0), 'leaf')}".
              replace("leafs", "leaves")))
@@ -331,18 +333,19 @@ def executable(run):
     if groups:
         title = "Executable memory by policy: asked for, lost by rounding, held and not used"
         svg = plots.strips(title, list(groups.items()), "memory of executable leaves")
-        says = ("“pages” gives each object pages of its own, so most of each page is lost; “pack” puts many into 2 MiB regions of "
-                "4 KiB leaves; “huge” does so with one 2 MiB leaf; “huge+tail” first fills what the kernel's own text leaves "
-                "free. Held and not used is room for the next objects, not lost for ever. Few leaves are good for the "
-                "instruction TLB.")
+        says = ("“pages” gives each object pages of its own, so most of each page is lost; “pack” puts many into 2 MiB "
+                "regions of 4 KiB leaves; “huge” does so with one 2 MiB leaf; “huge+tail” first fills what the kernel's "
+                "own text leaves free. Held and not used is room for the next objects, not lost for ever. Few leaves are "
+                "good for the instruction TLB.")
         items.append(Figure(title, svg, [("p3", "asked for"), ("p2", "rounding"), ("cun", "held, not used")], says))
-        items.append(Table("Executable memory (bytes)", ["policy", "objects", "asked", "used", "held", "wasted", "of it text tail",
-                                                         "4K leaves", "2M leaves", "splits"], table))
+        columns = ["policy", "objects", "asked", "used", "held", "wasted", "of it text tail", "4K leaves", "2M leaves", "splits"]
+        items.append(Table("Executable memory (bytes)", columns, table))
     if code:
         items.append(code_table(run, code))
     if not items:
         return None
-    return Part("execmem", "Executable memory", "Code objects of sizes as they occur (half of them below 500 bytes) loaded under each policy.", *items)
+    lead = "Code objects of sizes as they occur (half of them below 500 bytes) loaded under each policy."
+    return Part("execmem", "Executable memory", lead, *items)
 
 
 def code_table(run, code):
@@ -369,18 +372,18 @@ def costs(run, peers):
         peer = peers.get(("q", f"cost op={words.get('op')}"), {})
         key = run.cost_key
         beside = f", beside {plural(words['others'], 'object')}" if "others" in words else ""
-        rows.append([words.get("op") + beside, words.get("policy"), words.get("n"), words.get(key) if key else None, words.get("min"),
-                     words.get("max"), words.get("mean"), words.get("flushes"), words.get("ipis")] +
+        rows.append([words.get("op") + beside, words.get("policy"), words.get("n"), words.get(key) if key else None] +
+                    [words.get(name) for name in ("min", "max", "mean", "flushes", "ipis")] +
                     ([peer.get("goal"), peer.get("Linux 6.1"), peer.get("Linux 7.2")] if run.exact else []))
     if not rows and not items:
         return None
     if run.exact:
-        lead = ("Counted in instructions, which repeat to the digit on any host (QEMU's -icount). The peers were counted in the "
-                "same way, so the figures may be compared. A flush counts as one instruction whatever it costs: see the column "
-                "beside. Figures of others: docs/peers.csv.")
+        lead = ("Counted in instructions, which repeat to the digit on any host (QEMU's -icount). The peers were counted "
+                "in the same way, so the figures may be compared. A flush counts as one instruction whatever it costs: see "
+                "the column beside. Figures of others: docs/peers.csv.")
     elif run.unit:
-        lead = (f"Counted in {run.unit}, on this machine. The peers' figures are instructions: they are not comparable with these, "
-                "and none is shown beside them. Only numbers of splits are.")
+        lead = (f"Counted in {run.unit}, on this machine. The peers' figures are instructions: they are not comparable with "
+                "these, and none is shown beside them. Only numbers of splits are.")
     else:
         lead = "With several CPUs up they share the clock, and who waits spins: only flushes and interrupts are counted."
     columns = ["operation", "policy", "samples", f"median, {run.unit or '-'}", "min", "max", "mean", "flushes", "IPIs"]
@@ -415,11 +418,12 @@ def peer_costs(run, peers):
     if not groups:
         return None
     title = "Our costs beside Linux"
-    says = ("Instructions per operation, all counted by QEMU's -icount. Linux: what a memfd_secret page costs more than an anonymous "
-            "one, on a freshly booted machine; on an aged one it was not counted. Its split includes the flush; ours is the split alone, whose flush is in the "
-            "rows ….split of the table. Linux never puts a split leaf together again; rows with “eager” and “deferred” pay for "
-            "that, too.")
-    return Figure(title, plots.bars(title, groups, "instructions"), [("peer", "Linux"), ("ours", "Tangram"), ("mark", "goal")], says)
+    says = ("Instructions per operation, all counted by QEMU's -icount. Linux: what a memfd_secret page costs more than an "
+            "anonymous one, on a freshly booted machine; on an aged one it was not counted. Its split includes the flush; "
+            "ours is the split alone, whose flush is in the table's rows that end in .split. Linux never puts a split leaf "
+            "together again; rows with “eager” and “deferred” pay for that, too.")
+    legend = [("peer", "Linux"), ("ours", "Tangram"), ("mark", "goal")]
+    return Figure(title, plots.bars(title, groups, "instructions"), legend, says)
 
 
 def peer_splits(run, peers):
@@ -438,9 +442,11 @@ def peer_splits(run, peers):
     if not groups:
         return None
     title = "2 MiB leaves that stay split after everything has been given back"
-    says = ("Pages are taken on a machine whose free memory is scattered, and given back. Linux 6.1 and 7.2 never repair a split leaf. “off” "
-            "does the same here, on the harder case of memory with single free pages only; “deferred” and “eager” leave none.")
-    return Figure(title, plots.bars(title, groups, "leaves of 2 MiB left split"), [("peer", "Linux, 4 GiB"), ("ours", "Tangram, this machine")], says)
+    says = ("Pages are taken on a machine whose free memory is scattered, and given back. Linux 6.1 and 7.2 never repair a "
+            "split leaf. “off” does the same here, on the harder case of memory with single free pages only; “deferred” "
+            "and “eager” leave none.")
+    legend = [("peer", "Linux, 4 GiB"), ("ours", "Tangram, this machine")]
+    return Figure(title, plots.bars(title, groups, "leaves of 2 MiB left split"), legend, says)
 
 
 def several_cpus(run):
@@ -459,12 +465,13 @@ def several_cpus(run):
     if not rows or run.begin("cpus") == "1":
         return None
     title = "Several CPUs: interrupts by policy"
-    says = ("Each change of a mapping has to be flushed on every CPU. Pages taken out of the direct map one by one ask all others each "
-            "time; pages from blocks that left it whole need one flush per block. With several workers requests meet, and "
-            "some interrupts are saved. These figures vary a little from run to run.")
+    says = ("Each change of a mapping has to be flushed on every CPU. Pages taken out of the direct map one by one ask all "
+            "others each time; pages from blocks that left it whole need one flush per block. With several workers "
+            "requests meet, and some interrupts are saved. These figures vary a little from run to run.")
     figure = Figure(title, plots.bars(title, list(bars.items()), "interrupts (IPIs)", log=True), [], says)
-    table = Table("The lab on several CPUs", ["workload", "policy", "collapse", "memory", "workers", "pages", "splits", "full flushes",
-                                              "single flushes", "CPUs asked", "interrupts", "frames waiting"], rows)
+    columns = ["workload", "policy", "collapse", "memory", "workers", "pages", "splits", "full flushes", "single flushes",
+               "CPUs asked", "interrupts", "frames waiting"]
+    table = Table("The lab on several CPUs", columns, rows)
     lead = f"{run.begin('cpus')} CPUs are up. Costs are not counted here: CPUs share the clock, and who waits spins."
     return Part("cpus", "Several CPUs", lead, figure, folded=[table])
 
@@ -477,7 +484,8 @@ def free_memory(run):
     rows = [(f"blocks of {size(4096 << order)}", (count << order) * 4096 / runlog.MIB, "p3",
              None, f"{plural(count, 'block')}, {size((count << order) * 4096)}") for order, count in blocks]
     title = "Free memory at the end, by the size of its blocks"
-    says = "Memory in long bars at the bottom is in one piece, so large leaves and large allocations find room; at the top it is in crumbs."
+    says = ("Memory in long bars at the bottom is in one piece, so large leaves and large allocations find room; at the "
+            "top it is in crumbs.")
     figure = Figure(title, plots.bars(title, [("", rows)], "MiB free"), [], says)
     return Part("free", "Free memory by order", "What the page allocator has left when the run ends.", figure)
 
@@ -495,101 +503,6 @@ def of_run(run, peers, meanings):
     parts = [tests(run), direct_map(run), over_the_run(run), policies(run), executable(run), costs(run, peers),
              several_cpus(run), free_memory(run), counters(run, meanings)]
     return [part for part in parts if part]
-
-
-# -- several runs ---------------------------------------------------------------------------------------
-
-def labels(runs):
-    """A short name for each run, told apart by letters."""
-    return [f"{chr(ord('A') + at % 26)}{at // 26 or ''}" for at in range(len(runs))]
-
-
-def overview(runs):
-    rows = []
-    for label, run in zip(labels(runs), runs):
-        ends = [run.map_phase(phase) for phase in ("peak", "after")]
-        rows.append([label, run.name, (run.verdict, "verdict-" + run.verdict), run.machine, run.ktap.passed, run.ktap.failed,
-                     run.ktap.skipped, *(runlog.leaves(words) if words else None for words in ends),
-                     *(count(ends[1]) if ends[1] else None for count in (runlog.splits, runlog.collapses)),
-                     run.unit or "–", run.begin("seed"), run.begin("build"),
-                     run.cpu + (", under a hypervisor" if run.hypervisor else "")])
-    return Table("The runs", ["", "log", "verdict", "machine", "passed", "failed", "skipped", "leaves at the peak", "at the end",
-                              "splits", "collapses", "costs in", "seed", "build", "CPU"], rows)
-
-
-def machines_map(runs):
-    groups = []
-    for label, run in zip(labels(runs), runs):
-        phases = {name: run.map_phase(name) for name in PHASES if run.map_phase(name)}
-        if set(phases) == set(PHASES):
-            groups.append((f"{label}: {run.machine}", phase_strips(phases)))
-    if not groups:
-        return None
-    title = "The direct map of each machine: before, at its peak, after"
-    says = ("Each strip is all memory of that machine. Machines without 1 GiB leaves begin with more of them; what the tests did is the "
-            "difference between the first strip and the second, what they left behind that between the first and the third.")
-    return Figure(title, plots.strips(title, groups, "share of the direct map's memory, by the size of its leaves", True),
-                  LEAF_LEGEND, says)
-
-
-def common_group(runs):
-    """The workload that most of the runs have, with as many pages as possible."""
-    found = {}
-    for run in runs:
-        for group in run.lab_groups():
-            found[group] = found.get(group, 0) + 1
-    wanted = [group for group in found if group[0] == "pages" and group[1] == "aged" and found[group] > 1] or \
-             [group for group in found if found[group] > 1]
-    return max(wanted, key=lambda group: (found[group], group[2]), default=None)
-
-
-def machines_policies(runs):
-    group = common_group(runs)
-    if not group:
-        return None
-    groups = []
-    for label, run in zip(labels(runs), runs):
-        rows = []
-        for (policy, collapse), phases in run.lab_groups().get(group, {}).items():
-            if "after" in phases:
-                count = runlog.splits(phases["after"])
-                left = runlog.splits(phases["after"]) - runlog.collapses(phases["after"])
-                text = human(count) + (f", {'all' if left == count else human(left)} left" if left else "")
-                rows.append((policy_name(policy, collapse), count, POLICY_CLASS.get((policy, collapse), "p0"), None, text))
-        if rows:
-            groups.append((f"{label}: {run.machine}", rows))
-    workload, memory, count = group
-    title = f"The same work on each machine: {workload}, n = {human(count)}, {memory} memory"
-    says = (f"Leaves split while {human(count)} pages were taken and given back, by policy. The larger a machine's memory, the further the "
-            "free pages lie apart and the more leaves have to be split for the same number of pages.")
-    return Figure(title, plots.bars(title, groups, "leaves split"), [], says)
-
-
-def machines_costs(runs):
-    """A table of medians for each unit: instructions and cycles never stand in one row."""
-    tables = []
-    named = list(zip(labels(runs), runs))
-    for key, unit in runlog.UNITS.items():
-        members = [(label, run) for label, run in named if run.cost_key == key]
-        if not members:
-            continue
-        order = []
-        for _, run in members:
-            order += [cost for cost, words in run.costs.items() if "workload" not in words and cost not in order]
-        rows = [[" ".join(str(word) for word in cost[:1] + cost[6:] if word), cost[2]] + [run.costs.get(cost, {}).get(key) for _, run in members] for cost in order]
-        if rows:
-            tables.append(Table(f"Median cost of single operations, in {unit}",
-                                ["operation", "policy"] + [label for label, _ in members], rows,
-                                "" if key == "insns" else "Time of different machines: fast hardware is not a better mechanism."))
-    return tables
-
-
-def of_all(runs):
-    """What is the same and what differs between the machines."""
-    figures = [figure for figure in (machines_map(runs), machines_policies(runs)) if figure]
-    lead = (f"{len(runs)} runs beside each other; each has a section of its own below. A run counts only if its log is complete: every "
-            "planned test has a result and the counts of the last line agree with them.")
-    return Part("machines", "The machines compared", lead, overview(runs), *figures, folded=machines_costs(runs))
 
 
 def read_peers():

@@ -4,6 +4,7 @@
 import textwrap
 import xml.etree.ElementTree as ElementTree
 
+import report_machines
 import report_parts
 import runlog
 from plots import human
@@ -54,8 +55,7 @@ def part_text(part, every=False):
 
 
 def run_text(run, peers, meanings, label=""):
-    word = {"pass": "PASS", "fail": "FAIL", "skip": "SKIPPED", "broken": "NOT COMPLETE"}[run.verdict]
-    text = f"{label}{run.name}: {word}" + (f": {run.reason}" if run.reason else "") + "\n"
+    text = f"{label}{run.name}: {report_parts.VERDICTS[run.verdict]}" + (f": {run.reason}" if run.reason else "") + "\n"
     text += table_text(report_parts.frame(run)) + "\n"
     # On a terminal the tables of policies are what the plots show on the page.
     return text + "".join(part_text(part, every=part.name in ("policies", "costs", "cpus"))
@@ -65,8 +65,8 @@ def run_text(run, peers, meanings, label=""):
 def report_text(runs, peers, meanings):
     text = ""
     if len(runs) > 1:
-        text = part_text(report_parts.of_all(runs), every=True) + "\n"
-    labels = report_parts.labels(runs)
+        text = part_text(report_machines.of_all(runs), every=True) + "\n"
+    labels = report_machines.labels(runs)
     return text + "\n".join(run_text(run, peers, meanings, f"{label}: " if len(runs) > 1 else "")
                             for label, run in zip(labels, runs))
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """
-tools/report on real logs: what it says agrees with what other readers of KTAP say; a log that was cut is never a pass; kernels that
-hang, reset or panic are named with their last test; comparisons find what was planted; the page is a page.
+tools/report on real logs: what it says agrees with what other readers of KTAP say; a log that was cut is never a pass;
+kernels that hang, reset or panic are named with their last test; comparisons find what was planted; the page is a page.
 """
 
 import atexit
@@ -173,7 +173,8 @@ class OtherReaders(Base):
         with open(self.path("json"), encoding="utf-8") as file:
             run, = json.load(file)["runs"]
         self.assertEqual((run["passed"], run["failed"], run["skipped"]), self.counts(LOGS[0]))
-        self.assertEqual([sum(test["status"] in status for test in run["tests"]) for status in (("pass", "xfail"), ("fail",), ("skip",))],
+        statuses = [test["status"] for test in run["tests"]]
+        self.assertEqual([statuses.count("pass") + statuses.count("xfail"), statuses.count("fail"), statuses.count("skip")],
                          [run["passed"], run["failed"], run["skipped"]])
         self.assertEqual(run["verdict"], "pass")
         self.assertEqual(run["machine"]["cpus"], 1)
@@ -263,7 +264,8 @@ class Ends(Base):
         data, name = self.half()
         status, out, err = self.one(data)
         self.assertEqual(status, 1)
-        self.assertIn(f"NOT COMPLETE: the log breaks off before the end of the report (hung, killed, or cut): in test {name}", out)
+        self.assertIn("NOT COMPLETE: the log breaks off before the end of the report (hung, killed, or cut): "
+                      f"in test {name}", out)
         self.assertIn(name, err)
 
     def test_panic(self):
@@ -297,8 +299,15 @@ class Ends(Base):
         self.assertEqual(self.one(self.half()[0] + LOGS[1], "--quiet", "--boot", "-1")[0], 0)
         self.assertEqual(self.one(LOGS[0], "--boot", "2")[0], 2)
 
+    def test_monitor_session(self):
+        """What is asked for at the monitor is no part of the report; a boot behind it is."""
+        data = LOGS[0] + b"# TANGRAM MONITOR help lists the commands\r\ntangram> run x\r\n  KTAP version 1\r\nok 1 x\r\n"
+        self.assertEqual(self.one(data, "--quiet")[0], 0)
+        self.assertEqual(self.one(data + self.half()[0], "--quiet")[0], 1)
+
     def test_bad_input(self):
-        for data, what in ((b"", "it is empty"), (b"hello\n", "not a log of Tangram"), (b"KTAP version 1\n1..1\nok 1 x\n", "another program"),
+        for data, what in ((b"", "it is empty"), (b"hello\n", "not a log of Tangram"),
+                           (b"KTAP version 1\n1..1\nok 1 x\n", "another program"),
                            (random.Random(1).randbytes(5000), "not a log of Tangram")):
             status, _, err = self.one(data)
             self.assertEqual(status, 2)
@@ -327,8 +336,8 @@ class ThroughQemu(test_run_qemu.Base):
         text = from_version(LOGS[1])
         text = text[:text.index(b"\n", text.index(b"  # running", 3000)) + 1]
         self.boot(text, action, "--log", self.path("run.log"), "--result", self.path("run.json"), *more)
-        done = subprocess.run([sys.executable, os.path.join(TOOLS, "report"), self.path("run.log")], capture_output=True, text=True,
-                              check=False)
+        done = subprocess.run([sys.executable, os.path.join(TOOLS, "report"), self.path("run.log")], capture_output=True,
+                              text=True, check=False)
         self.assertEqual(done.returncode, 1)
         return done.stdout.splitlines()[0], re.findall(rb"# running (\S+)", text)[-1].decode()
 
@@ -382,7 +391,8 @@ class Compare(Base):
 
     def test_leaves_splits_and_flushes(self):
         data = as_instructions(LOGS[0])
-        for pattern, what in ((rb"(phase=after .*?level2_splits=)(\d+)", "level2_splits"), (rb"(phase=after .*?flush_one=)(\d+)", "flush_one"),
+        for pattern, what in ((rb"(phase=after .*?level2_splits=)(\d+)", "level2_splits"),
+                              (rb"(phase=after .*?flush_one=)(\d+)", "flush_one"),
                               (rb"(workload=pages .*?phase=after leaves_4k=)(\d+)", "leaves more than before"),
                               (rb"(nr_tlb_local_flush_one=)(\d+)", "nr_tlb_local_flush_one"),
                               (rb"(# execmem policy=huge .*?wasted=)(\d+)", "wasted")):
@@ -403,7 +413,8 @@ class Compare(Base):
         for old, new, what in ((b"cpus=1 memory", b"cpus=2 memory", "CPUs 1 and 2"), (b"seed=1\r", b"seed=2\r", "seed 1 and 2"),
                                (b"stepping 1,", b"stepping 2,", "CPU ")):
             self.assertIn(old, LOGS[0])
-            other = self.changed(rb"(op=split_2m .*?(?:cycles|insns)=)(\d+)", lambda value: value * 1000, LOGS[0].replace(old, new))
+            other = self.changed(rb"(op=split_2m .*?(?:cycles|insns)=)(\d+)", lambda value: value * 1000,
+                                 LOGS[0].replace(old, new))
             status, out, err = self.compare(LOGS[0], other)
             self.assertEqual(status, 2)
             self.assertIn(what, err)
@@ -437,7 +448,7 @@ class Compare(Base):
         with open(self.path("json"), encoding="utf-8") as file:
             self.assertEqual(json.load(file)["comparison"]["worse"], 1)
         with open(self.path("page"), encoding="utf-8") as file:
-            self.assertIn('class="short worse"', file.read())
+            self.assertIn('class="badge worse"', file.read())
 
 
 class Reader(html.parser.HTMLParser):
@@ -531,8 +542,8 @@ class Page(Base):
             self.skipTest("no chromium here")
         self.page(LOGS[0], LOGS[1])
         done = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self.path('profile')}",
-                               "--window-size=1000,2000", f"--screenshot={self.path('shot.png')}", f"file://{self.path('page.html')}"],
-                              capture_output=True, timeout=200, check=False)
+                               "--window-size=1000,2000", f"--screenshot={self.path('shot.png')}",
+                               f"file://{self.path('page.html')}"], capture_output=True, timeout=200, check=False)
         self.assertTrue(os.path.exists(self.path("shot.png")), done.stderr[-500:])
         self.assertGreater(os.path.getsize(self.path("shot.png")), 30000)
 
@@ -551,10 +562,11 @@ class Documented(Base):
 
     @staticmethod
     def is_known(key, known):
-        """By its name, by its last part (`_2m`), as one of a row (`free_order0` … `free_order18`), or by its beginning (`kernel_map_…`)."""
+        """By its name, its last part (`_2m`), as one of a row (`free_order0` … `free_order18`), its beginning (`kernel_map_…`)."""
         if key in known or re.sub(r"\d+$", "0", key) in known:
             return True
-        return any(name.startswith("_") and key.endswith(name) or name.endswith("…") and key.startswith(name[:-1]) for name in known)
+        return any(name.startswith("_") and key.endswith(name) or name.endswith("…") and key.startswith(name[:-1])
+                   for name in known)
 
     def test_the_page_explains_counters(self):
         meanings = report.read_meanings()
