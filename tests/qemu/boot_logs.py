@@ -235,6 +235,12 @@ class OneDesk(unittest.TestCase):
         self.assertIn(b"TANGRAM LOG CUT: ", self.damaged_file)
         self.assertNotEqual(ktap.check(self.damaged_file).verdict, "pass")
 
+    def test_a_gap_is_no_pass(self):
+        """Even where nothing that counts was lost."""
+        before, behind = self.first_file.split(b"# TANGRAM END")
+        cut = before + b"TANGRAM LOG CUT: 40 bytes are missing here\n# TANGRAM END" + behind
+        self.assertNotEqual(ktap.check(cut).verdict, "pass")
+
     def test_loss_is_told(self):
         self.assertIn("damaged in memory", self.said_spoilt)
         self.assertIn("not in memory any more", self.said_forgotten)
