@@ -387,7 +387,7 @@ TEST_ID(execmem_cpu, attack_set_on_the_text_tail, "XM5 PT5 BT3")
  */
 TEST_ID(execmem_cpu, audit_in_the_middle_of_many_fills, "XM2 PT5")
 {
-	suite_execmem_audit_fills(cmdline.soak || execmem_policy() == EXECMEM_HUGE_TAIL ? 1000 : 250);
+	suite_execmem_audit_fills(cmdline.soak || execmem_policy() == EXECMEM_HUGE_TAIL ? 1000 : 60);
 }
 
 /* An object's padding, and the chunk that nobody has yet, are INT3: running past the end stops at once. */

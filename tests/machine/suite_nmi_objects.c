@@ -16,7 +16,7 @@
 #include "tests/machine/crew.h"
 #include "tests/test.h"
 
-#define NMIS 4000u
+#define NMIS 1000u
 #define NMIS_SOAK 100000u
 #define STORM_HZ 8000u
 #define HELD 8u
