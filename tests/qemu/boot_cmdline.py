@@ -28,6 +28,17 @@ class Run(unittest.TestCase):
         self.assertRegex(text, r"\n# TANGRAM END verdict=pass passed=\d+ failed=0 ")
         return text
 
+    def runs(self, cmdline):
+        """
+        The log of a run that nothing keeps short, until its first suites have passed: all the others are there for whoever reads
+        on, and are what tests/qemu/matrix.py runs.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            with Machine(make_esp(folder, kernel=KERNEL, cmdline=cmdline), timeout=400) as machine:
+                for number in (1, 2, 3):
+                    machine.expect(rf"\nok {number} ")
+                return machine.text
+
     def assert_named(self, text, words):
         """On the firmware's console, and again in the kernel's log."""
         for start in ("tangram: ", "# (?:warning: )?(?:loader: )?"):
@@ -65,11 +76,11 @@ class Run(unittest.TestCase):
             self.assertGreaterEqual(base, pinned[0][1])
 
     def test_binary_is_named_and_runs(self):
-        text = self.boot(random.Random(2).randbytes(2000))
+        text = self.runs(random.Random(2).randbytes(2000))
         self.assert_named(text, r"\tangram\cmdline.txt is ignored: it is not text")
 
     def test_one_megabyte_is_named_and_runs(self):
-        text = self.boot((b"seed=1 " * 149797)[:1 << 20])
+        text = self.runs((b"seed=1 " * 149797)[:1 << 20])
         self.assert_named(text, r"\tangram\cmdline.txt is too large: 1048576 bytes")
 
 
