@@ -2,9 +2,10 @@
 """
 The machines that `make test` boots, a row each (tools/run-tests runs them; tools/run-qemu judges them).
 
-seconds: a limit of its own, where that of every row is too short. variant: which build (tools/run-tests VARIANTS). options: those of tools/run-qemu. expect: key of a
-`# counter` line -> a test of its last value; each is a test of its own. same_as: another row whose log must be
-the same from the KTAP on, to the byte.
+options: those of tools/run-qemu. variant: which build (tools/run-tests VARIANTS). sample: the suites that `make test` runs there,
+where another row differs in little; `make soak` runs all of them. soak_only: the row is for that alone. expect: key of a
+`# counter` line -> a test of its last value; each is a test of its own. same_as: another row whose log must be the same
+from the KTAP on, to the byte. seconds: a limit of its own, where that of every row is too short.
 """
 
 NO_1G = "max,-pdpe1gb"
@@ -27,11 +28,13 @@ def three(value):
 
 
 class Row:
-    def __init__(self, name, variant="release", expect=None, append="", same_as=None, soak_only=False, seconds=None, **options):
+    def __init__(self, name, variant="release", expect=None, append="", sample=None, same_as=None, soak_only=False, seconds=None,
+                 **options):
         self.name = name
         self.variant = variant
         self.expect = expect or {}
         self.append = append
+        self.sample = sample
         self.same_as = same_as
         self.soak_only = soak_only
         self.seconds = seconds      # limit of its own
@@ -47,29 +50,38 @@ SHOT = {"nr_tlb_remote_flush": some, "nr_tlb_remote_flush_received": some, "tlb_
 NUMA = "suite=buddy,nolock,nodes,bulk,nmi_pages,account*,slab"
 
 # What was loaded and is there: the image, the command line, the tables of the firmware, the console, the CPUs.
-BOOTED = "suite=image,cmdline,acpi,console,cpu,smp.all_*"
+BOOTED = "image,cmdline,acpi,console,cpu,smp.all_*"
+# What changes mappings, or looks at them; what asks for features of the CPU; what needs several of them.
+MAPPINGS = "directmap,set_memory,pgtable,random,w_xor_x,image,bootmem,unmapped*,execmem*,vmalloc,ioremap,lab*,runner,steering,trace"
+FEATURES = "cpu,trap,image,directmap,set_memory,w_xor_x,execmem*,mtrr,runner,console,secrets"
+COUNTED = "suite=costs*,pgtable,tlb_batch kaslr=off"
+CONCURRENT = "smp,thread,concurrent,tlb*,log,nmi_*,*_smp,slab,buddy,nolock,unmapped,contexts,trace"
 
 ROWS = [
+    # Instructions are counted: two runs are the same run, and the goals for instructions are asserted.
+    Row("costs", icount=True, memory="4G", append=f"lab=off {COUNTED}"),
+    Row("costs-again", icount=True, memory="4G", append=f"lab=off {COUNTED}", same_as="costs"),
+
     # Sizes, with and without 1G leaves. 512 MiB on q35 has none anyway.
-    Row("512m", memory="512M", expect=WITHOUT_1G),
-    Row("512m-no1g", memory="512M", cpu=NO_1G, append="lab=off", expect=WITHOUT_1G),
     Row("4g", memory="4G", append="lab=full", expect=WITH_1G),
     Row("4g-no1g", memory="4G", cpu=NO_1G, append="lab=off", expect=WITHOUT_1G),
-    Row("12g", memory="12G", append="lab=off", expect=WITH_1G),
+    Row("512m", memory="512M", sample=MAPPINGS, expect=WITHOUT_1G),
+    Row("512m-no1g", memory="512M", cpu=NO_1G, append="lab=off", expect=WITHOUT_1G, sample="directmap,set_memory,image,unmapped"),
+    Row("12g", memory="12G", append="lab=off", expect=WITH_1G, sample="directmap,set_memory,random,bootmem,buddy,image,unmapped"),
     Row("12g-no1g", memory="12G", cpu=NO_1G, expect=WITHOUT_1G, soak_only=True),
 
     # Builds, and other machines. qemu64 lacks SMEP, SMAP, UMIP and 1G pages.
     Row("debug", variant="debug", append="lab=off", expect=WITH_1G),
     Row("clang", variant="clang", append="lab=off", extra=["-vga", "std"], expect=WITH_1G),
     Row("clang-debug", variant="clang-debug", append="bbm=on", soak_only=True),
-    Row("deferred", append="lab=off collapse=deferred"),
-    Row("qemu64", cpu="qemu64", append="lab=off", expect=WITHOUT_1G),
-    Row("no-nx", cpu="max,-nx", append="lab=off"),
     Row("bare", cpu="max,-nx,-pge,-pat,-mtrr,-pdpe1gb,-smep,-smap,-umip", append="lab=off", expect=WITHOUT_1G),
-    Row("collapse-off", append="lab=off collapse=off um=off"),
+    Row("qemu64", cpu="qemu64", append="lab=off", expect=WITHOUT_1G, sample=FEATURES),
+    Row("no-nx", cpu="max,-nx", append="lab=off", sample=FEATURES),
+    Row("deferred", append="lab=off collapse=deferred", sample=MAPPINGS),
+    Row("collapse-off", append="lab=off collapse=off um=off", sample=MAPPINGS),
     # Every fill of a thousand is looked at half-way here.
     Row("execmem-tail", append="lab=off execmem=huge+tail suite=execmem*,costs.execmem*,image"),
-    Row("bbm", append="lab=off bbm=on um=1g"),
+    Row("bbm", append="lab=off bbm=on um=1g", sample=MAPPINGS),
 
     # All CPUs. Each is a thread of QEMU's: with more of them than cores, everything takes its turn, so the lab runs in rows of
     # its own, with less memory to age.
@@ -81,7 +93,7 @@ ROWS = [
     Row("4cpu-no1g", cpus=4, memory="2G", cpu=NO_1G, append="lab=off", expect={**WITHOUT_1G, **SHOT}),
     Row("8cpu", cpus=8, append="lab=off", expect={**WITH_1G, **SHOT}),
     Row("8cpu-no1g", cpus=8, memory="2G", cpu=NO_1G, append="lab=off", expect={**WITHOUT_1G, **SHOT}, soak_only=True),
-    Row("4cpu-debug", variant="debug", cpus=4, memory="2G", append="lab=off", expect=SHOT),
+    Row("4cpu-debug", variant="debug", cpus=4, memory="2G", append="lab=off", expect=SHOT, sample=CONCURRENT),
     # A rendezvous for each split: what has many of them waits for the soak.
     Row("4cpu-bbm", cpus=4, memory="2G", expect=SHOT,
         append="lab=off bbm=on suite=bbm,temp_map,tlb*,concurrent,smp"),
@@ -92,9 +104,9 @@ ROWS = [
     Row("4cpu-soak-concurrent", cpus=4, append="lab=off soak=on suite=concurrent", soak_only=True, seconds=21600, expect=SHOT),
     Row("4cpu-soak-poison", variant="debug", cpus=4, append="lab=off soak=on suite=concurrent", soak_only=True, seconds=21600,
         expect=SHOT),
-    Row("2cpu-lab", cpus=2, memory="1G", append="suite=lab_cpus", expect=SHOT),
+    Row("2cpu-lab", cpus=2, memory="1G", append="suite=lab_cpus", expect=SHOT, soak_only=True),
     Row("4cpu-lab", cpus=4, memory="1G", append="suite=lab_cpus", expect=SHOT),
-    Row("8cpu-lab", cpus=8, memory="1G", append="suite=lab_cpus", expect=SHOT),
+    Row("8cpu-lab", cpus=8, memory="1G", append="suite=lab_cpus", expect=SHOT, soak_only=True),
 
     # Nodes of unequal size, one without CPUs, one without memory. Without an HPET, NMI storms are the PIT's.
     Row("numa2", memory="4G", cpus=2, numa="1G,3G", append=f"lab=off {NUMA}", expect={"nodes": two, "buddy_deferred_now": none}),
@@ -104,23 +116,12 @@ ROWS = [
         expect={"nodes": three, "buddy_deferred_now": none}),
 
     # The disk image, as each kind of disk; with one and four CPUs, with and without a screen.
-    Row("media-usb", media="usb", cpus=4, extra=["-vga", "std"], append=f"lab=off {BOOTED}"),
-    Row("media-ehci", media="ehci", extra=["-vga", "none"], append=f"lab=off {BOOTED}"),
-    Row("media-sata", media="sata", cpus=4, extra=["-vga", "none"], append=f"lab=off {BOOTED}"),
-    Row("media-nvme", media="nvme", extra=["-vga", "std"], append=f"lab=off {BOOTED}"),
+    Row("media-usb", media="usb", cpus=4, extra=["-vga", "std"], append="lab=off", sample=BOOTED),
+    Row("media-ehci", media="ehci", extra=["-vga", "none"], append="lab=off", sample=BOOTED),
+    Row("media-sata", media="sata", cpus=4, extra=["-vga", "none"], append="lab=off", sample=BOOTED),
+    Row("media-nvme", media="nvme", extra=["-vga", "std"], append="lab=off", sample=BOOTED),
     Row("media-usb-1cpu", media="usb", extra=["-vga", "none"], append="lab=off", soak_only=True),
     Row("media-ehci-4cpu", media="ehci", cpus=4, extra=["-vga", "std"], append="lab=off", soak_only=True),
     Row("media-sata-1cpu", media="sata", extra=["-vga", "std"], append="lab=off", soak_only=True),
     Row("media-nvme-4cpu", media="nvme", cpus=4, extra=["-vga", "none"], append="lab=off", soak_only=True),
-
-    # Ends of a run.
-    Row("end-reboot", append="lab=off suite=fmt end=reboot"),
-    Row("end-poweroff", append="lab=off suite=fmt end=poweroff"),
-    Row("end-halt", append="lab=off suite=fmt end=halt"),
-
-    # Instructions are counted: two runs are the same run.
-    # The goals for instructions are asserted by these.
-    Row("costs", icount=True, memory="4G", append="lab=off suite=costs* kaslr=off"),
-    Row("icount", icount=True, append="lab=off suite=pgtable,tlb_batch kaslr=off"),
-    Row("icount-again", icount=True, append="lab=off suite=pgtable,tlb_batch kaslr=off", same_as="icount"),
 ]

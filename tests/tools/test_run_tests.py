@@ -98,6 +98,25 @@ class Running(unittest.TestCase):
         self.assertIn("not run: a failed", self.output)
         self.assertFalse(os.path.exists(os.path.join(self.folder.name, "b.log")))
 
+    def test_one_crowd_at_a_time(self):
+        """Of what keeps several CPUs busy, while there are others; and all of it at the end."""
+        trace = os.path.join(self.folder.name, "trace")
+        script = 'echo "+{0}" >> {1}; sleep 0.3; echo "-{0}" >> {1}'
+        items = [self.shell(name, script.format(name, trace), cpus=cpus)
+                 for name, cpus in (("a", 4), ("b", 4), ("c", 1), ("d", 1), ("e", 2), ("f", 2))]
+        self.assertEqual(self.run_items(*items), (6, 0, 0))
+        with open(trace, encoding="utf-8") as file:
+            steps = file.read().split()
+        self.assertEqual(len(steps), 12)
+        at = {step: number for number, step in enumerate(steps)}
+        self.assertTrue(at["-a"] < at["+b"] or max(at["+c"], at["+d"]) < at["+b"], steps)
+
+    def test_time_of_its_own(self):
+        item = self.shell("a", "i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done & wait")
+        self.assertEqual(self.run_items(item), (1, 0, 0))
+        self.assertGreater(item.cpu, 0)
+        self.assertLessEqual(item.cpu, item.seconds + 0.1)
+
     def test_missing_program(self):
         self.assertEqual(self.run_items(run_tests.Item("a", ["/nonexistent"])), (0, 1, 0))
 
@@ -117,9 +136,26 @@ class Items(unittest.TestCase):
             for item in items:
                 self.assertLessEqual(set(item.needs), set(names), item.name)
 
+    def test_samples_and_whole_rows(self):
+        """What `make test` samples, `make soak` runs whole; and it leaves no row out."""
+        rows = {row.name: row for row in run_tests.matrix()}
+        for what in ("test", "soak"):
+            items = {item.row.name: item for item in run_tests.items_of(what, 1) if hasattr(item, "row")}
+            for name, row in rows.items():
+                self.assertEqual(name in items, what == "soak" or not row.soak_only)
+                if name in items and row.sample:
+                    append = items[name].args[items[name].args.index("--append") + 1]
+                    self.assertEqual(f"suite={row.sample}" in append, what == "test", append)
+
+    def test_whole_suite_on_each_number_of_cpus(self):
+        """With and without 1G leaves, as far as `make test` goes."""
+        whole = {(row.options.get("cpus", 1), "pdpe1gb" in row.options.get("cpu", "")) for row in run_tests.matrix()
+                 if not row.soak_only and not row.sample and "suite=" not in row.append and row.variant == "release"}
+        self.assertLessEqual({(1, False), (1, True), (2, False), (3, False), (4, False), (4, True), (8, False)}, whole)
+
     def test_selection_brings_needs(self):
-        items = run_tests.with_needs(run_tests.items_of("test", 1), ["qemu.icount-again"])
-        self.assertEqual({item.name for item in items}, {"build.release", "qemu.icount", "qemu.icount-again"})
+        items = run_tests.with_needs(run_tests.items_of("test", 1), ["qemu.costs-again"])
+        self.assertEqual({item.name for item in items}, {"build.release", "qemu.costs", "qemu.costs-again"})
 
 
 if __name__ == "__main__":
