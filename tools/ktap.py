@@ -26,9 +26,9 @@ PANIC = re.compile(r"# PANIC\b")
 MONITOR = re.compile(r"# TANGRAM MONITOR\b")
 FIGURES = ("counter", "map", "lab", "cost", "execmem", "trace")
 
-# Where another boot begins: the firmware clears its terminal or names what it boots, or the version line comes again,
-# not indented (behind firmware that left the cursor in the middle of a line, too).
-RESTART = re.compile(rb"\x1b\[2J|BdsDxe: |(?:^|[^ \n])KTAP version 1\r?$")
+# Where another boot begins: the firmware clears its terminal or names what it boots, the loader speaks, or the version line
+# comes again, not indented (behind firmware that left the cursor in the middle of a line, too).
+RESTART = re.compile(rb"\x1b\[2J|BdsDxe: |^tangram: |(?:^|[^ \n])KTAP version 1\r?$")
 FIRST_WORDS = b"# command line: "   # of a kernel, on a machine whose firmware does not speak on the serial port
 
 # CSI, OSC and two-byte escape sequences: firmware paints the terminal, the log is about text.
@@ -447,7 +447,7 @@ def _pieces(data):
     for line in data.splitlines(keepends=True):
         sign = RESTART.search(line.rstrip(b"\n")) if started else None
         if sign:
-            cut = at + sign.start() + (sign[0][0] not in b"\x1bBK")
+            cut = at + sign.start() + (sign[0][0] not in b"\x1bBtK")
             if kernel is not None and sign.start() == 0 and line.startswith(b"KTAP"):
                 cut = kernel
             yield data[begin:cut]

@@ -192,4 +192,5 @@ def percent(change):
         return ""
     if not change.old:
         return "from 0"
-    return f"{(change.new - change.old) * 100 / abs(change.old):+.1f} %"
+    share = (change.new - change.old) * 100 / abs(change.old)
+    return f"{share:+.1f} %" if abs(share) >= 0.1 else f"{share:+.2g} %"

@@ -165,9 +165,10 @@ def _words():
     return f'<details><summary>Words used on this page</summary><div class="scroll"><table>{rows}</table></div></details>\n'
 
 
-def _navigation(sections):
+def _navigation(sections, comparison):
     """Of one run its parts, of several the runs."""
-    links = [("#machines", "The machines compared")] if len(sections) > 1 else []
+    links = [("#" + comparison.name, comparison.title)] if comparison else []
+    links += [("#machines", "The machines compared")] if len(sections) > 1 else []
     for at, (label, run, parts) in enumerate(sections):
         if len(sections) > 1:
             links.append((f"#r{at}", f"{label}: {run.name}"))
@@ -182,7 +183,7 @@ def page(runs, peers, meanings, comparison=None):
     sections = [(label, run, report_parts.of_run(run, peers, meanings))
                 for label, run in zip(report_machines.labels(runs), runs)]
     title = f"Tangram: {len(runs)} runs compared" if len(runs) > 1 else f"Tangram: {runs[0].name}"
-    body = [f"<h1>{escape(title)}</h1>\n<p>{INTRO}</p>\n", _words(), _navigation(sections)]
+    body = [f"<h1>{escape(title)}</h1>\n<p>{INTRO}</p>\n", _words(), _navigation(sections, comparison)]
     if comparison:
         body.append(_part(comparison, "", 2))
     if len(runs) > 1:

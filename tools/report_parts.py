@@ -28,12 +28,13 @@ WORKLOADS = {
 
 
 class Table:
-    """columns: names; rows: lists of str, int, float or None. A cell may be (value, class)."""
+    """columns: names; rows: lists of str, int, float or None. A cell may be (text, class). A column of nothing is left out."""
 
     def __init__(self, title, columns, rows, note=""):
+        kept = [at for at in range(len(columns)) if not rows or any(row[at] is not None for row in rows)]
         self.title = title
-        self.columns = columns
-        self.rows = rows
+        self.columns = [columns[at] for at in kept]
+        self.rows = [[row[at] for at in kept] for row in rows]
         self.note = note
 
 

@@ -276,8 +276,8 @@ class Ends(Base):
 
     def test_started_again(self):
         data, name = self.half()
-        for again in (LOGS[0], b"\x1b[2JBdsDxe: loading Boot0001\r\n", LOGS[0][LOGS[0].index(b"# command line"):],
-                      from_version(LOGS[0])):
+        for again in (LOGS[0], LOGS[0][LOGS[0].index(b"# command line"):], from_version(LOGS[0]),
+                      b"\x1b[2JBdsDxe: loading Boot0001\r\n", b"tangram: the log of the run before is lost\r\n"):
             status, out, _ = self.one(data + again)
             self.assertEqual(status, 1)
             self.assertIn(f"the machine started again before the end of the report; in test {name}", out)
@@ -352,6 +352,20 @@ class ThroughQemu(test_run_qemu.Base):
     def test_hang(self):
         line, name = self.ended(test_run_qemu.HALT, "--timeout", "3")
         self.assertEqual(line, f"run.log: NOT COMPLETE: no end within 3 s; in test {name}")
+
+
+class Killed(test_run_qemu.Base):
+    def test_qemu_was_killed(self):
+        text = from_version(LOGS[1])
+        self.write("said", text[:text.index(b"\n", text.index(b"  # running", 3000)) + 1])
+        self.write("qemu", b"#!/bin/sh\ncat " + self.path("said").encode() + b"; kill -9 $$\n")
+        os.chmod(self.path("qemu"), 0o755)
+        self.write("rom", bytes(16))
+        self.assertEqual(self.run_args("--log", self.path("run.log"), "--result", self.path("run.json"),
+                                       QEMU=self.path("qemu")), 1)
+        run, = runlog.read(self.path("run.log"))
+        self.assertEqual((run.verdict, run.reason), ("broken", f"QEMU was killed by SIGKILL; in test {run.ktap.running}"))
+        self.assertTrue(run.ktap.running)
 
 
 class Compare(Base):
