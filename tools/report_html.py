@@ -24,7 +24,7 @@ STYLE = """
   --peer: #8a96a3; --ours: #52c294; --mark: #ff9a8f;
   --good: #7fdca8; --good-bg: #123524; --bad: #ff9d94; --bad-bg: #451b18; --skip: #f0c56b; --skip-bg: #3d2f0e; } }
 * { box-sizing: border-box; }
-html { scroll-behavior: smooth; -webkit-text-size-adjust: 100%; }
+html { -webkit-text-size-adjust: 100%; }
 body { margin: 0 auto; padding: 1.6rem clamp(1rem, 4vw, 2.6rem) 5rem; max-width: 68rem;
   background: var(--bg); color: var(--fg);
   font: 16px/1.55 "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", Arial, sans-serif; }
