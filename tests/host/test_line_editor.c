@@ -167,6 +167,8 @@ static bool screen_is_right(void)
 	bool good = ed->length <= LINE_MAX_LENGTH && ed->line[ed->length] == 0 && strlen(ed->line) == ed->length &&
 		    ed->cursor <= ed->length && ed->window <= ed->cursor && ed->cursor - ed->window <= width;
 
+	/* Nothing is out of sight while there is room for it. */
+	good = good && (!ed->window || ed->window + width <= ed->length);
 	good = good && memcmp(row, PROMPT, strlen(PROMPT)) == 0;
 	good = good && memcmp(row + strlen(PROMPT), ed->line + ed->window, visible) == 0;
 	for (u32 i = (u32)strlen(PROMPT) + visible; good && i < LINE_COLUMNS; i++)
