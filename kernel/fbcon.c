@@ -63,22 +63,23 @@ static void draw_row(u32 y, const char *text)
 	}
 }
 
+/* The cursor first: a panic may break in at any character, and it must not be outside of the log's rows then. */
 static void scroll(void)
 {
 	u32 up = (fbcon.rows - fbcon.top + 1) / 2;
 
+	fbcon.y -= up;
 	for (u32 y = fbcon.top; y < fbcon.rows; y++)
 		for (u32 x = 0; x < fbcon.columns; x++)
 			draw(x, y, y + up < fbcon.rows ? fbcon.shown[y + up][x] : ' ');
-	fbcon.y -= up;
 }
 
 static void new_line(void)
 {
 	fbcon.x = 0;
-	fbcon.y++;
-	if (fbcon.y == fbcon.rows)
+	if (fbcon.y + 1 == fbcon.rows)
 		scroll();
+	fbcon.y++;
 }
 
 static void put(char c)
