@@ -83,6 +83,16 @@ static bool pool_ready(struct depot *d, u32 nr)
 	return true;
 }
 
+bool depot_reserve(struct depot *d, u32 pools)
+{
+	u32 first = (u32)(load_acquire(&d->tail) >> 32);
+	bool all = true;
+
+	for (u32 nr = first; nr <= first + pools && nr < DEPOT_POOLS; nr++)
+		all &= pool_ready(d, nr);
+	return all;
+}
+
 /* Storage for a record; 0: none. */
 static u32 take_storage(struct depot *d, u32 bytes)
 {

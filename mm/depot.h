@@ -35,6 +35,11 @@ struct depot {
  */
 u32 depot_put(struct depot *depot, const u64 *addresses, unsigned nr);
 
+/*
+ * Have memory for `pools` more pools ahead, so that what is put in next takes none. false: not all of it is there. Any context.
+ */
+bool depot_reserve(struct depot *depot, u32 pools);
+
 /* The stack of a number: how deep it is, 0 if there is none of that number. Any context. */
 unsigned depot_get(const struct depot *depot, u32 number, const u64 **addresses);
 

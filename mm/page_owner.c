@@ -23,6 +23,7 @@
 #define SECTION_ORDER_FRAMES (SECTION_SHIFT - PAGE_SHIFT)
 #define NUMBERS_ORDER (SECTION_ORDER_FRAMES + 2 - PAGE_SHIFT)	/* 4 bytes for each frame of a section */
 #define DEPTH 14u
+#define POOLS_AHEAD 4u
 
 enum note { NOTE_BLOCKS, NOTE_FRAMES, NOTE_BLOCKS_BEFORE, NOTE_FRAMES_BEFORE };
 _Static_assert(NOTE_FRAMES_BEFORE < DEPOT_NOTES, "one note each");
@@ -45,29 +46,53 @@ static u32 *number_of(const struct page *page)
 	return &sections[section][pfn & (SECTION_FRAMES - 1)];
 }
 
+/* Every frame of a block says whose it was, whatever heads it once it is free. */
+static void set_number(const struct page *page, unsigned order, u32 value)
+{
+	for (u64 i = 0; i < 1ull << order; i++) {
+		u32 *number = number_of(page + i);
+
+		if (number)
+			store_relaxed(number, value);
+	}
+}
+
 /* ---- Recording ---- */
 
-void page_owner_record(const struct page *page, unsigned order)
+/* Begin what is not to be recorded itself; NULL: it has begun, and this is in the middle of it. */
+static u8 *enter(void)
 {
 	const struct cpu_state *cpu = arch_this_cpu();
 	u8 *busy = &inside[cpu->id][cpu->nesting];
-	u32 *number = number_of(page);
-	u64 stack[DEPTH];
 
-	(void)order;
-	if (!number)
-		return;
-	if (*busy) {
-		store_relaxed(number, 0);
-		return;
-	}
+	if (*busy)
+		return NULL;
 	store_relaxed(busy, 1);
 	fence_signal();
-	store_relaxed(number, depot_put(&depot, stack, arch_backtrace((u64)__builtin_frame_address(0), stack, DEPTH)));
+	return busy;
+}
+
+static void leave(u8 *busy)
+{
 	fence_signal();
 	store_relaxed(busy, 0);
+}
+
+void page_owner_record(const struct page *page, unsigned order)
+{
+	u8 *busy = enter();
+	u64 stack[DEPTH];
+	u32 value;
+
+	if (!busy) {
+		set_number(page, order, 0);
+		return;
+	}
+	value = depot_put(&depot, stack, arch_backtrace((u64)__builtin_frame_address(0), stack, DEPTH));
+	leave(busy);
+	set_number(page, order, value);
 	fetch_add(&recorded, 1);
-	if (!*number)
+	if (!value)
 		fetch_add(&unknown, 1);
 }
 
@@ -186,8 +211,12 @@ static void count_all(void)
 
 void page_owner_mark(void)
 {
-	if (!on)
+	u8 *busy = on ? enter() : NULL;
+
+	if (!busy)
 		return;
+	depot_reserve(&depot, POOLS_AHEAD);
+	leave(busy);
 	count_all();
 	for (u32 n = depot_next(&depot, 0); n; n = depot_next(&depot, n)) {
 		u64 *notes = depot_notes(&depot, n);

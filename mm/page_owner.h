@@ -3,8 +3,9 @@
  * Page owner: who allocated each block that is in use, by call stack (SPEC PA6). Off unless it is started (`page_owner=on` at boot).
  *
  * While it is on, every allocation takes the allocator's slow path, which records the stack in a depot (depot.h) and
- * its number beside the frame: 4 bytes each, in memory of its own. The number stays when the block is freed, so a double free can be told who had it.
- * The depot's own storage, and all this allocates for itself, is nobody's.
+ * its number beside each of the frames: 4 bytes each, in memory of its own. The number stays when the block is freed, so a double free,
+ * or a write to a free frame (BUDDY_POISON), can be told who had it. The depot's own storage, and all this allocates
+ * for itself, is nobody's.
  */
 #ifndef MM_PAGE_OWNER_H
 #define MM_PAGE_OWNER_H
@@ -32,7 +33,10 @@ bool page_owner_on(void);
 /* For the page allocator, while on: the block has been allocated. Any context. */
 void page_owner_record(const struct page *page, unsigned order);
 
-/* What is in use now is no leak. Task context; exact as long as nobody allocates. */
+/*
+ * What is in use now is no leak. Memory for some hundreds of stacks is taken ahead, so that what follows can count frames.
+ * Task context; exact as long as nobody allocates.
+ */
 void page_owner_mark(void);
 
 /*
@@ -44,7 +48,7 @@ enum page_owner_which { PAGE_OWNER_LEAKS, PAGE_OWNER_ALL };
 typedef void (*page_owner_fn)(void *arg, const struct page_owner_row *row);
 unsigned page_owner_report(enum page_owner_which which, unsigned most, page_owner_fn fn, void *arg);
 
-/* The stack that allocated the block which this frame heads, or headed last: its depth, 0 if it is not known. Any context. */
+/* The stack that allocated the block which this frame is in, or was in last: its depth, 0 if it is not known. Any context. */
 unsigned page_owner_stack(const struct page *page, const u64 **stack);
 
 /* The same report in the log, stacks with names where page_owner_name() is there for them. Returns how many stacks there are. */

@@ -69,6 +69,28 @@ TEST_ID(depot, each_stack_is_kept_once, "PA6")
 	CHECK_EQ(depot_next(&depot, 0), 0);
 }
 
+/* What was taken ahead is enough for some hundreds of stacks. */
+TEST_ID(depot, storage_taken_ahead, "PA6")
+{
+	u64 frames;
+
+	CHECK(put(1) != 0);
+	CHECK(depot_reserve(&depot, 4));
+	frames = depot.frames;
+	CHECK_EQ(frames, 5u << DEPOT_POOL_ORDER);
+	for (u32 n = 0; n < 400; n++)
+		CHECK(put(n) != 0);
+	CHECK_EQ(depot.frames, frames);
+	CHECK(depot_reserve(&depot, 4));
+	CHECK(depot.frames > frames);
+	frames = depot.frames;
+	alloc_inject = (struct alloc_inject){ .armed = 1, .countdown = 1 };
+	CHECK(!depot_reserve(&depot, 5));
+	alloc_inject.armed = 0;
+	CHECK_EQ(depot.frames, frames);
+	depot_reset(&depot);
+}
+
 TEST_ID(depot, unknown_numbers_and_deep_stacks, "PA6")
 {
 	u64 deep[DEPOT_DEPTH_MAX + 4];
