@@ -13,7 +13,7 @@
  *	collapse=eager|deferred|off
  *	um=2m|1g|off		blocks that the unmapped cache takes; off: page by page, no cache
  *	bbm=on|off		break-before-make; left out: as the CPU's errata ask
- *	debug=on|off		check every store and every table
+ *	debug=on|off		check every store and every table; free frames hold a pattern
  *	soak=on|off		the long version of the tests
  *	execmem=pages|pack|huge|huge+tail
  *				how executable memory is handed out (mm/execmem.h); default huge

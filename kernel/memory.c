@@ -415,6 +415,7 @@ void memory_init(const struct boot_info *bi)
 	pt_checks = cmdline.debug;
 	if (cmdline.tlb_ceiling)
 		tlb_flush_ceiling = cmdline.tlb_ceiling;
+	buddy_watch(BUDDY_POISON, cmdline.debug || CONFIG_DEBUG);
 	make_root(bi);
 	tlb_space_enter(&kernel_space);
 	arch_switch_root(kernel_space.root);

@@ -259,14 +259,24 @@ struct alloc_site *alloc_site_find(const char *file, int line);
 /*
  * What is looked at by the slow paths alone. While any of it is on, every allocation and free goes there, and none pays for it
  * otherwise. Quiescent points only.
- *   BUDDY_POISON  frames that are free hold a pattern, and somebody who wrote to one is named in the log when it is
- *                 allocated again (buddy_poison_hits counts). Frames must be in the direct map when they are freed.
+ *   BUDDY_POISON  frames hold a pattern from when they are freed, and one that somebody wrote to meanwhile is named in the log,
+ *                 with whom it was allocated by last if that is watched too, when it is allocated again. Frames
+ *                 must be in the direct map when they are freed.
  *   BUDDY_OWNER   of mm/page_owner.h
  */
 enum buddy_watch { BUDDY_POISON = 1, BUDDY_OWNER = 2 };
 void buddy_watch(unsigned what, bool on);
 unsigned buddy_watched(void);
+
+/* Frames that were found written to, and the last of them. */
+struct buddy_poison_hit {
+	pfn_t pfn;
+	unsigned byte;
+};
 extern u64 buddy_poison_hits;
+extern struct buddy_poison_hit buddy_poison_last;
+/* Look at all that is free now, once for each frame that is found. Quiescent points only. */
+void buddy_check_poison(void);
 
 /*
  * What follows is private to the allocator: the usual path of an allocation, in sight of the compiler because a pair of

@@ -64,6 +64,7 @@ struct alloc_site *alloc_site_find(const char *file, int line)
 
 unsigned alloc_watch;
 u64 buddy_poison_hits;
+struct buddy_poison_hit buddy_poison_last;
 static u16 poison_epoch;
 
 static u64 poison_mark(void)
@@ -93,20 +94,49 @@ static unsigned poison_damage(const struct page *page)
 	return PAGE_SIZE;
 }
 
+/* Look at a frame that holds the pattern, and take the mark off if it is not whole. */
+static void poison_check(struct page *page)
+{
+	unsigned at = poison_damage(page);
+
+	if (at == PAGE_SIZE)
+		return;
+	page->private = 0;
+	fetch_add(&buddy_poison_hits, 1);
+	buddy_poison_last = (struct buddy_poison_hit){ page_to_pfn(page), at };
+	log_warn("frame %#llx was written to at byte %u while it was free: %#llx", (unsigned long long)page_to_pfn(page), at,
+		 (unsigned long long)((const u64 *)page_to_virt(page))[at / sizeof(u64)]);
+	if (alloc_watch & BUDDY_OWNER)
+		page_owner_log_frame(page);
+}
+
 void page_unpoison(struct page *page, unsigned order)
 {
 	for (u64 i = 0; i < 1ull << order; i++) {
-		unsigned at;
-
 		if (page[i].private != poison_mark())
 			continue;
+		poison_check(page + i);
 		page[i].private = 0;
-		at = poison_damage(page + i);
-		if (at == PAGE_SIZE)
+	}
+}
+
+void buddy_check_poison(void)
+{
+	buddy_drain();
+	for (pfn_t pfn = 0; alloc_watch & BUDDY_POISON && pfn < page_max_pfn;) {
+		struct page *page = pfn_to_page(pfn);
+		u64 nr = 1;
+
+		if (!pfn_valid(pfn)) {
+			pfn += SECTION_FRAMES;
 			continue;
-		fetch_add(&buddy_poison_hits, 1);
-		log_warn("alloc_pages: frame %#llx was written to at byte %u while it was free",
-			 (unsigned long long)page_to_pfn(page + i), at);
+		}
+		if (page->flags & PAGE_BUDDY)
+			nr <<= page->order;
+		for (u64 i = 0; page->flags & PAGE_BUDDY && i < nr; i++)
+			if (page[i].private == poison_mark())
+				poison_check(page + i);
+		pfn += nr;
 	}
 }
 

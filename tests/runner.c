@@ -401,6 +401,14 @@ static void check_machine(void)
 			     (unsigned long long)audit.first.va, (unsigned long long)audit.first.entry);
 }
 
+/* Whoever wrote to a free frame shows when the frame is allocated again: perhaps not in the test that did it. */
+static void check_poison(u64 hits_before)
+{
+	if (buddy_poison_hits != hits_before)
+		note_failure("%llu frames were written to while they were free, by this test or one before it; see above",
+			     (unsigned long long)(buddy_poison_hits - hits_before));
+}
+
 /* ---- running ---- */
 
 static void announce(const struct running *r)
@@ -413,7 +421,8 @@ static void announce(const struct running *r)
 /* A test fails too if its name would break the log, or if it has checked nothing. */
 static void run_case(struct running *r)
 {
-	bool checks = pt_checks;
+	bool checks = pt_checks, poison = buddy_watched() & BUDDY_POISON;
+	u64 poison_hits = buddy_poison_hits;
 	struct ground before;
 
 	announce(r);
@@ -424,12 +433,15 @@ static void run_case(struct running *r)
 	pt_checks = checks || !(r->tc->flags & TEST_FIGURES);
 	r->tc->run();
 	pt_checks = checks;
+	if (poison != !!(buddy_watched() & BUDDY_POISON))
+		buddy_watch(BUDDY_POISON, poison);
 	if (!r->checks && !r->skipped)
 		note_failure("it has checked nothing");
 	if (test_after)
 		test_after();
 	compare_ground(&before);
 	check_machine();
+	check_poison(poison_hits);
 }
 
 static void write_result(const struct running *r, unsigned number)
@@ -541,9 +553,23 @@ unsigned test_count(struct test_run *run)
 	return n;
 }
 
+static void check_free_frames(struct test_run *run)
+{
+	u64 hits = buddy_poison_hits;
+
+	buddy_check_poison();
+	emitf(run, "%s %u free_frames", buddy_poison_hits == hits ? "ok" : "not ok", ++run->top);
+	run->totals.run++;
+	if (buddy_poison_hits == hits)
+		run->totals.passed++;
+	else
+		count_failure(run, "free_frames", "somebody wrote to free frames");
+}
+
 unsigned test_run(struct test_run *run)
 {
 	struct pt_audit audit;
+	bool free_frames;
 	unsigned suites = 0;
 
 	if (!running) {
@@ -561,7 +587,10 @@ unsigned test_run(struct test_run *run)
 		run->planned += tests;
 	}
 
-	emitf(run, "1..%u%s", suites + count_idle_globs(run), none_wanted(run) ? " # SKIP no test was asked for" : "");
+	/* Where free frames hold a pattern: one more result, behind all tests, is whether all of them still do. */
+	free_frames = !running && suites && buddy_watched() & BUDDY_POISON;
+	run->planned += free_frames;
+	emitf(run, "1..%u%s", suites + count_idle_globs(run) + free_frames, none_wanted(run) ? " # SKIP no test was asked for" : "");
 	for (unsigned i = 0; i < run->nr; i++) {
 		unsigned tests = opens_suite(run, i) ? tests_in_suite(run, i) : 0;
 
@@ -569,6 +598,8 @@ unsigned test_run(struct test_run *run)
 			run_suite(run, i, tests);
 	}
 	fail_idle_globs(run);
+	if (free_frames)
+		check_free_frames(run);
 	if (run->progress)
 		run->progress(run, NULL);
 	return run->totals.failed;

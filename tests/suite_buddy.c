@@ -287,8 +287,8 @@ TEST_ID(buddy, upto_takes_the_largest_and_near, "PA1")
 TEST_ID(buddy, light_takes_what_lies_ready, "PA1")
 {
 	struct held rest = HELD_NONE, singles = HELD_NONE;
+	struct page *block, *page, *pages[PAGE_RESERVE_ROOM + 1];
 	struct buddy_stats start, before, after;
-	struct page *block, *page;
 	unsigned order;
 
 	read_drained(&start);
@@ -313,15 +313,17 @@ TEST_ID(buddy, light_takes_what_lies_ready, "PA1")
 	free_pages(page, ORDER_2M);
 	buddy_drain();
 
-	page = alloc_pages(2, 0);
-	REQUIRE(page);
+	for (unsigned i = 0; i < PAGE_RESERVE_ROOM + 1; i++)
+		REQUIRE(pages[i] = alloc_pages(2, 0));
 	while (hold(&singles, 1))
 		;
-	free_pages(page, 2);
-	CHECK(alloc_pages_upto(0, 8, 0, &order) == page);
+	/* While allocations are watched each free takes the slow way, which fills the reserve from the stack. */
+	for (unsigned i = 0; i < PAGE_RESERVE_ROOM + 1; i++)
+		free_pages(pages[i], 2);
+	CHECK(alloc_pages_upto(0, 8, 0, &order) == pages[PAGE_RESERVE_ROOM]);
 	CHECK_EQ(order, 2);
-	CHECK_EQ(buddy_free_frames(), 0);
-	free_pages(page, 2);
+	CHECK_EQ(buddy_free_frames(), PAGE_RESERVE_ROOM << 2);
+	free_pages(pages[PAGE_RESERVE_ROOM], 2);
 	release(&singles);
 	release(&rest);
 	same_blocks(&start);
@@ -731,9 +733,22 @@ TEST_ID(buddy, injection_by_site, "PA8")
 
 /* ---- Poison ---- */
 
+/* A byte of the last frame of a block. */
+static void spoil(struct page *page, unsigned order)
+{
+	((u8 *)page_to_virt(page + (1ull << order) - 1))[1234] ^= 1;
+}
+
+static void check_hit(const struct page *page, unsigned order, u64 hits)
+{
+	CHECK_EQ(buddy_poison_hits, hits);
+	CHECK_EQ(buddy_poison_last.pfn, page_to_pfn(page) + (1ull << order) - 1);
+	CHECK_EQ(buddy_poison_last.byte, 1234);
+}
+
+/* When it is allocated again, or looked for. */
 TEST_ID(buddy, write_to_a_free_frame_is_found, "PA7")
 {
-	bool was = buddy_watched() & BUDDY_POISON;
 	u64 hits = buddy_poison_hits, warnings = log_warnings;
 	static const unsigned orders[] = { 0, 2, ORDER_2M };
 
@@ -741,40 +756,51 @@ TEST_ID(buddy, write_to_a_free_frame_is_found, "PA7")
 	for (unsigned i = 0; i < ARRAY_SIZE(orders); i++) {
 		unsigned order = orders[i];
 		struct page *page = alloc_pages(order, 0), *again;
-		u8 *last;
 
 		REQUIRE(page);
-		last = (u8 *)page_to_virt(page + (1ull << order) - 1) + 1234;
 		free_pages(page, order);
 		again = alloc_pages(order, 0);
 		CHECK(again == page);		/* untouched */
-		CHECK_EQ(buddy_poison_hits, hits + i);
+		CHECK_EQ(buddy_poison_hits, hits + 2 * i);
 		free_pages(again, order);
-		*last ^= 1;
+		spoil(page, order);
 		again = alloc_pages(order, 0);
 		CHECK(again == page);
-		CHECK_EQ(buddy_poison_hits, hits + i + 1);
-		CHECK_EQ(log_warnings, warnings + i + 1);
-		if (again)
-			free_pages(again, order);
+		check_hit(page, order, hits + 2 * i + 1);
+		REQUIRE(again);
+		free_pages(again, order);
+		buddy_check_poison();
+		CHECK_EQ(buddy_poison_hits, hits + 2 * i + 1);
+		spoil(page, order);
+		buddy_check_poison();
+		buddy_check_poison();
+		check_hit(page, order, hits + 2 * i + 2);
 	}
-	buddy_watch(BUDDY_POISON, false);
-	/* What is used while it is off is nobody's fault when it is on again. */
-	for (unsigned i = 0; i < ARRAY_SIZE(orders); i++) {
-		struct page *page = alloc_pages(orders[i], 0);
+	CHECK_EQ(log_warnings, warnings + 2 * ARRAY_SIZE(orders));
+	buddy_poison_hits = hits;
+	log_warnings = warnings;
+}
 
-		REQUIRE(page);
-		memset(page_to_virt(page), 0, PAGE_SIZE << orders[i]);
-		free_pages(page, orders[i]);
-		buddy_watch(BUDDY_POISON, true);
-		page = alloc_pages(orders[i], 0);
-		CHECK(page);
-		free_pages(page, orders[i]);
+/* What is used while it is off is nobody's fault when it is on again. */
+TEST_ID(buddy, poison_begins_when_it_is_switched_on, "PA7")
+{
+	u64 hits = buddy_poison_hits;
+
+	for (unsigned order = 0; order <= ORDER_2M; order += 3) {
+		struct page *page;
+
 		buddy_watch(BUDDY_POISON, false);
-	}
-	CHECK_EQ(buddy_poison_hits, hits + ARRAY_SIZE(orders));
-	if (was)
+		page = alloc_pages(order, 0);
+		REQUIRE(page);
+		memset(page_to_virt(page), 0, PAGE_SIZE << order);
+		free_pages(page, order);
 		buddy_watch(BUDDY_POISON, true);
+		buddy_check_poison();
+		page = alloc_pages(order, 0);
+		CHECK(page);
+		free_pages(page, order);
+	}
+	CHECK_EQ(buddy_poison_hits, hits);
 }
 
 /* ---- Steering ---- */

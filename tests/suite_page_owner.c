@@ -121,6 +121,34 @@ TEST_ID(page_owner, the_last_owner_stays_known, "PA6 PA7")
 	}
 }
 
+/* A write to a free frame is found, and whose it was last, wherever in the block it lies. */
+TEST_ID(page_owner, who_had_a_spoilt_frame, "PA6 PA7")
+{
+	bool was_on = page_owner_on();
+	u64 hits = buddy_poison_hits, warnings = log_warnings;
+	struct page_owner_row row = { 0 };
+	struct page *page;
+
+	if (!was_on)
+		REQUIRE(!page_owner_start());
+	buddy_watch(BUDDY_POISON, true);
+	page = plant_other(3);
+	REQUIRE(page != NULL);
+	free_pages(page, 3);
+	((u8 *)page_to_virt(page + 5))[77]++;
+	buddy_check_poison();
+	CHECK_EQ(buddy_poison_hits, hits + 1);
+	CHECK_EQ(log_warnings, warnings + 1);
+	CHECK_EQ(buddy_poison_last.pfn, page_to_pfn(page + 5));
+	CHECK_EQ(buddy_poison_last.byte, 77);
+	row.depth = page_owner_stack(page + 5, &row.stack);
+	CHECK(is_from(&row, from_other));
+	buddy_poison_hits = hits;
+	log_warnings = warnings;
+	if (!was_on)
+		page_owner_stop();
+}
+
 /* Every failure at the start leaves nothing behind. */
 TEST_ID(page_owner, start_without_memory, "PA6 PA8")
 {

@@ -664,6 +664,7 @@ static pfn_t dirty_block(void)
 	return page_to_pfn(page);
 }
 
+/* The same block, which is free again, without the pattern. Nobody else allocates. */
 static void wash_block(pfn_t pfn)
 {
 	memset(phys_to_virt(phys(pfn << PAGE_SHIFT)), 0, 2 * MIB);
@@ -690,6 +691,7 @@ TEST_ID(unmapped, zero_is_zero_and_the_rest_untouched, "UM4")
 	struct ground g;
 	pfn_t dirty;
 
+	buddy_watch(BUDDY_POISON, false);
 	ground_begin(&g, UNMAPPED_2M);
 	dirty = dirty_block();
 	temp_map_read_stats(&before);

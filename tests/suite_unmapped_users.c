@@ -150,6 +150,7 @@ TEST_ID(guest_memory, is_never_touched_if_so_asked, "UM4 UM6")
 {
 	enum unmapped_mode mode = unmapped_mode();
 
+	buddy_watch(BUDDY_POISON, false);
 	CHECK_EQ(unmapped_set_mode(UNMAPPED_2M), 0);
 	for (unsigned flags = 0; flags <= GUEST_MEMORY_NOSCRUB; flags += GUEST_MEMORY_NOSCRUB) {
 		struct page *page = alloc_pages(ORDER_2M, 0);
