@@ -9,6 +9,7 @@
 #include "kernel/base/errno.h"
 #include "mm/buddy.h"
 #include "mm/directmap.h"
+#include "mm/kmalloc.h"
 #include "mm/pgtable.h"
 #include "mm/vmalloc.h"
 #include "tests/lab/measure.h"
@@ -349,6 +350,36 @@ TEST_FLAGS(costs, alloc_pairs, "PA1 RP1", TEST_FIGURES)
 {
 	measure_pair("alloc_free.order0", 0);
 	measure_pair("alloc_free.order9", ORDER_2M);
+}
+
+/* An object and its free, by the usual calls and by those for any context. */
+static void measure_object_pair(const char *op, size_t size, bool nolock)
+{
+	struct meter m = { .samples.ticks = ticks_there };
+
+	kfree(kmalloc(size, 0));	/* an empty list of this CPU is filled by it */
+	for (unsigned i = 0; i < REPEATS; i++) {
+		void *object;
+
+		meter_start(&m);
+		if (nolock) {
+			object = kmalloc_nolock(size, 0);
+			kfree_nolock(object);
+		} else {
+			object = kmalloc(size, 0);
+			kfree(object);
+		}
+		meter_stop(&m);
+		CHECK(object != NULL);
+	}
+	meter_write(&m, op, "policy=none");
+}
+
+TEST_FLAGS(costs, object_pairs, "PA4 RP1", TEST_FIGURES)
+{
+	measure_object_pair("kmalloc_kfree.64", 64, false);
+	measure_object_pair("kmalloc_kfree.1024", 1024, false);
+	measure_object_pair("kmalloc_nolock_kfree_nolock.64", 64, true);
 }
 
 TEST_FLAGS(costs, vmap_pair, "VA1 RP1", TEST_FIGURES)
