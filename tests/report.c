@@ -20,6 +20,7 @@ static struct buddy_stats buddy_before;
 static u64 most_leaves;		/* since then */
 static unsigned tests_done, peak_tests;
 static bool begun;
+struct report_steering report_steering;
 
 #define ULL(x) ((unsigned long long)(x))
 
@@ -149,6 +150,16 @@ static void buddy_counters(void)
 	for (unsigned order = 0; order <= ORDER_MAX; order++)
 		line_add(&line, " free_order%u=%llu", order, ULL(b.blocks[order]));
 	line_write(&line);
+}
+
+static void steering_counters(void)
+{
+	const struct report_steering *s = &report_steering;
+
+	if (s->operations)
+		log_info("counter steering_operations=%llu steering_unmapped=%llu steering_off_blocks=%llu "
+			 "steering_on_blocks=%llu steering_off_gigabytes=%llu steering_on_gigabytes=%llu", ULL(s->operations),
+			 ULL(s->unmapped), ULL(s->blocks[0]), ULL(s->blocks[1]), ULL(s->gigabytes[0]), ULL(s->gigabytes[1]));
 }
 
 static void space_counters(void)
@@ -294,12 +305,38 @@ static void summary_buddy(void)
 	log_info("%s", "");
 }
 
+static void summary_steering(void)
+{
+	static const char *const names[] = { "  anywhere", "  steered to split blocks" };
+	const struct report_steering *s = &report_steering;
+	struct report_line line = { .length = 0 };
+
+	if (!s->operations)
+		return;
+	line_add(&line, "churn of ");
+	line_number(&line, 0, s->operations);
+	line_add(&line, " operations, ");
+	line_number(&line, 0, s->unmapped);
+	line_add(&line, " requests took their pages out of the direct map; ever split by it:");
+	line_write(&line);
+	line_add(&line, "%-32s%14s%14s", "", "2 MiB blocks", "gigabytes");
+	line_write(&line);
+	for (unsigned on = 0; on < 2; on++) {
+		line_add(&line, "%-32s", names[on]);
+		line_number(&line, 14, s->blocks[on]);
+		line_number(&line, 14, s->gigabytes[on]);
+		line_write(&line);
+	}
+	log_info("%s", "");
+}
+
 void report_counters(void)
 {
 	report_read(&after);
 	space_counters();
 	tlb_counters();
 	buddy_counters();
+	steering_counters();
 }
 
 void report_summary(void)
@@ -310,6 +347,7 @@ void report_summary(void)
 	log_info("%s", "");
 	summary_states();
 	summary_buddy();
+	summary_steering();
 	lab_summary();
 	lab_code_summary();
 	lab_cpus_summary();

@@ -57,6 +57,17 @@ void report_sample(void);
 /* After each test: a sample, and a line if leaves were split or put together since the line before. */
 void report_test_done(void);
 
+/*
+ * What steering was worth to a churn of so many operations, filled in by whoever ran one: blocks of 2 MiB and gigabytes that were ever
+ * split, without steering [0] and with it [1]. No operations: nothing is said about it.
+ */
+struct report_steering {
+	u64 operations;
+	u64 unmapped;		/* requests that took their frames out of the direct map, each time */
+	u64 blocks[2], gigabytes[2];
+};
+extern struct report_steering report_steering;
+
 /* ---- text ---- */
 
 /* One line that is put together from cells; what does not fit is cut. */

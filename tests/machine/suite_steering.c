@@ -4,13 +4,13 @@
  * steering and once without, the same requests. Counted are the 2 MiB blocks and the gigabytes whose leaf was ever
  * split by it: each block that frames were taken out of.
  */
-#include "kernel/base/log.h"
 #include "kernel/base/rng.h"
 #include "kernel/base/string.h"
 #include "kernel/cmdline.h"
 #include "mm/buddy.h"
 #include "mm/directmap.h"
 #include "tests/fixture.h"
+#include "tests/report.h"
 #include "tests/test.h"
 
 #define OPS 200000u
@@ -27,7 +27,7 @@ struct slot {
 static struct {
 	struct slot slots[SLOTS];
 	u64 split[BLOCKS_MAX / 64], split_1g[BLOCKS_MAX / 512 / 64 + 1];
-	u64 blocks, gigabytes, requests, unmapped;
+	u64 blocks, gigabytes, unmapped;
 	u64 failed;
 } s;
 
@@ -49,7 +49,6 @@ static void take(struct slot *slot, struct rng *rng)
 	slot->order = (u8)MIN(order, 6u);
 	slot->page = alloc_pages(slot->order, unmaps ? ALLOC_UNMAPS : 0);
 	slot->unmapped = unmaps;
-	s.requests++;
 	if (!slot->page) {
 		s.failed++;
 		return;
@@ -101,23 +100,25 @@ static void churn(bool steering, u64 ops, struct rng rng)
 
 TEST_ID(steering, splits_few_blocks, "PA1 UM2")
 {
-	u64 ops = cmdline.soak ? OPS_SOAK : OPS, free, blocks[2], gigabytes[2];
+	struct report_steering r = { .operations = cmdline.soak ? OPS_SOAK : OPS };
 	enum pt_collapse_policy policy = fixture_policy(PT_COLLAPSE_EAGER);
+	u64 free;
 
 	pt_settle(&kernel_space);
 	free = buddy_free_frames();
 	for (unsigned on = 0; on < 2; on++) {
-		churn(on, ops, test_rng());
+		churn(on, r.operations, test_rng());
 		CHECK_EQ(s.failed, 0);
 		CHECK_EQ(buddy_free_frames(), free);
-		blocks[on] = s.blocks;
-		gigabytes[on] = s.gigabytes;
-		log_info("steering: %s, operations %llu, requests %llu, out of the direct map %llu, blocks ever split %llu, "
-			 "gigabytes %llu", on ? "on" : "off", (unsigned long long)ops, (unsigned long long)s.requests,
-			 (unsigned long long)s.unmapped, (unsigned long long)s.blocks, (unsigned long long)s.gigabytes);
+		CHECK(!on || s.unmapped == r.unmapped);
+		r.unmapped = s.unmapped;
+		r.blocks[on] = s.blocks;
+		r.gigabytes[on] = s.gigabytes;
 	}
-	CHECK(blocks[0] > 0);
-	CHECK(blocks[1] * 2 <= blocks[0]);
-	CHECK(gigabytes[1] <= gigabytes[0]);
+	test_note("steering_off_blocks=%llu steering_on_blocks=%llu", (unsigned long long)r.blocks[0], (unsigned long long)r.blocks[1]);
+	CHECK(r.blocks[0] > 0);
+	CHECK(r.blocks[1] * 2 <= r.blocks[0]);
+	CHECK(r.gigabytes[1] <= r.gigabytes[0]);
+	report_steering = r;
 	fixture_policy(policy);
 }
