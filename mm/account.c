@@ -228,7 +228,7 @@ static u64 cpus_online(void)
 	return nr;
 }
 
-static __noinline int charge_slow(struct account *account, u64 frames)
+static __noinline int charge_slow(struct account *account, u64 frames, bool waits)
 {
 	struct account *full;
 
@@ -238,7 +238,7 @@ static __noinline int charge_slow(struct account *account, u64 frames)
 		return 0;
 	}
 	full = tree_charge(account, frames);
-	if (full && may_wait() && stock_in_tree(account->top)) {
+	if (full && waits && may_wait() && stock_in_tree(account->top)) {
 		stocks_call_back();
 		full = tree_charge(account, frames);
 	}
@@ -252,7 +252,14 @@ int account_charge(struct account *account, u64 frames)
 {
 	if (likely(stock_take(account, frames)))
 		return 0;
-	return charge_slow(account, frames);
+	return charge_slow(account, frames, true);
+}
+
+int account_charge_nolock(struct account *account, u64 frames)
+{
+	if (likely(stock_take(account, frames)))
+		return 0;
+	return charge_slow(account, frames, false);
 }
 
 static __noinline void bad_uncharge(const struct account *account, u64 frames)
@@ -341,8 +348,7 @@ struct page *alloc_pages_account_at(unsigned order, unsigned flags, struct accou
 			account_uncharge(account, 1ull << order);
 		return NULL;
 	}
-	page->account = (u64)account;
-	store_relaxed(&page->flags, (u8)(page->flags | PAGE_CHARGED));
+	account_set_page(page, account);
 	return page;
 }
 

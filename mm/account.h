@@ -56,6 +56,9 @@ int account_close(struct account *account) __must_check;
  */
 int account_charge(struct account *account, u64 frames) __must_check;
 
+/* The same, and no stock is called back wherever it is called: it never waits. */
+int account_charge_nolock(struct account *account, u64 frames) __must_check;
+
 /*
  * Take back a charge, in one or several parts. More than the account's usage is counted (account_bad_uncharges), named in the
  * log, and changes nothing. Any context.
@@ -87,6 +90,21 @@ void account_drain(void);
 		alloc_pages_account_at((order), (flags), (account), &alloc_site_);                      \
 	})
 struct page *alloc_pages_account_at(unsigned order, unsigned flags, struct account *account, struct alloc_site *site);
+
+/* alloc_pages_nolock() on the same terms: any context, never waits. What a limit refuses is counted as NOLOCK_LIMIT. */
+#define alloc_pages_nolock_account(nid, order, account)                                                 \
+	({                                                                                              \
+		static struct alloc_site alloc_site_ = { __FILE__, __LINE__, 0, 0 };                    \
+		static struct alloc_site *const alloc_site_p_ __used __section("alloc_sites") = &alloc_site_; \
+		alloc_pages_nolock_at((nid), (order), (account), &alloc_site_);                         \
+	})
+
+/* For the page allocator: an allocation has been charged, and brings its charge back when it is freed. */
+static inline void account_set_page(struct page *page, struct account *account)
+{
+	page->account = (u64)account;
+	page_flags_add(page, PAGE_CHARGED);
+}
 
 /* For the page allocator: the charge of an allocation whose first frame has PAGE_CHARGED, as it is freed. */
 void account_uncharge_page(struct page *page, unsigned order);

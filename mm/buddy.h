@@ -97,15 +97,16 @@ u64 alloc_pages_bulk_at(int nid, u64 nr, struct page **pages, struct alloc_site 
 /*
  * 2^order frames or NULL, from any context: NMI and machine check, with any lock held by whom was interrupted, this allocator's
  * too. Never waits. Orders 0..3 and 9. Of the node, or NODE_ANY; then of the others. Failures are counted by cause
- * (nolock_stats). Contents undefined. The idea: seed 002.
+ * (nolock_stats). Contents undefined. The idea: seed 002. With an account: alloc_pages_nolock_account() (mm/account.h).
  */
 #define alloc_pages_nolock(nid, order)                                                                  \
 	({                                                                                              \
 		static struct alloc_site alloc_site_ = { __FILE__, __LINE__, 0, 0 };                    \
 		static struct alloc_site *const alloc_site_p_ __used __section("alloc_sites") = &alloc_site_; \
-		alloc_pages_nolock_at((nid), (order), &alloc_site_);                                    \
+		alloc_pages_nolock_at((nid), (order), NULL, &alloc_site_);                              \
 	})
-struct page *alloc_pages_nolock_at(int nid, unsigned order, struct alloc_site *site);
+struct account;
+struct page *alloc_pages_nolock_at(int nid, unsigned order, struct account *account, struct alloc_site *site);
 
 /* free_pages() from any context, for what any of these functions gave. Never waits. */
 void free_pages_nolock(struct page *page, unsigned order);

@@ -7,6 +7,7 @@
  * nothing stays deferred.
  */
 #include "kernel/base/log.h"
+#include "mm/account.h"
 #include "mm/buddy_internal.h"
 #include "mm/plant.h"
 
@@ -78,7 +79,17 @@ static struct page *refuse(enum nolock_failure why)
 	return NULL;
 }
 
-struct page *alloc_pages_nolock_at(int nid, unsigned order, struct alloc_site *site)
+static struct page *take_from_any(unsigned first, unsigned order, bool *locked)
+{
+	struct page *page = take_from(first, order, locked);
+
+	for (unsigned i = 0; !page && i < nr_nodes; i++)
+		if (i != first)
+			page = take_from(i, order, locked);
+	return page;
+}
+
+struct page *alloc_pages_nolock_at(int nid, unsigned order, struct account *account, struct alloc_site *site)
 {
 	unsigned first = nid == NODE_ANY ? this_cache()->node : (unsigned)nid;
 	bool locked = false;
@@ -89,13 +100,17 @@ struct page *alloc_pages_nolock_at(int nid, unsigned order, struct alloc_site *s
 		return refuse(NOLOCK_ORDER);
 	if (unlikely(load_relaxed(&alloc_inject.armed)) && alloc_injected(site, order))
 		return refuse(NOLOCK_LIMIT);
-	page = take_from(first, order, &locked);
-	for (unsigned i = 0; !page && i < nr_nodes; i++)
-		if (i != first)
-			page = take_from(i, order, &locked);
-	if (!page)
+	if (account && account_charge_nolock(account, 1ull << order))
+		return refuse(NOLOCK_LIMIT);
+	page = take_from_any(first, order, &locked);
+	if (!page) {
+		if (account && !PLANTED(PLANT_ACCOUNT_LEAKS))
+			account_uncharge(account, 1ull << order);
 		return refuse(locked ? NOLOCK_LOCK : NOLOCK_EMPTY);
+	}
 	fetch_add(&stats.served, 1);
+	if (account)
+		account_set_page(page, account);
 	if (unlikely(alloc_watch))
 		alloc_watched(page, order);
 	return page;

@@ -139,7 +139,7 @@ static struct page *slab_new(struct slab_cache *cache, bool nolock)
 	struct page *page;
 	u32 *used;
 
-	if (cache->account && account_charge(cache->account, 1))
+	if (cache->account && (nolock ? account_charge_nolock(cache->account, 1) : account_charge(cache->account, 1)))
 		return NULL;
 	page = nolock ? alloc_pages_nolock(NODE_ANY, 0) : alloc_page(0);
 	if (!page) {

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Pages from any context (SPEC PA2, PA3): what an interrupter finds when the node's lock is held, the reserve is being worked on, both, or
- * nothing is left. The test plays both parts; tests/machine/suite_nmi.c does it with NMIs.
+ * nothing is left. The test plays both parts; tests/machine/suite_nmi_pages.c does it with NMIs.
  */
+#include "kernel/base/errno.h"
 #include "kernel/base/local_trylock.h"
 #include "kernel/base/log.h"
+#include "mm/account.h"
 #include "mm/buddy.h"
 #include "mm/buddy_internal.h"
 #include "tests/test.h"
@@ -240,6 +242,77 @@ TEST_ID(nolock, injected_failures_are_its_limit, "PA2 PA8")
 	CHECK_EQ(alloc_inject.failed, 1);
 	free_pages_nolock(first, 0);
 	CHECK_EQ(buddy_free_frames(), free);
+	check_sum();
+}
+
+/* A limit refuses, or there is nothing to be had: neither leaves a trace. free_pages() brings the charge back as well. */
+TEST_ID(nolock, accounts_are_charged, "PA2 PA5")
+{
+	struct account top, below;
+	struct nolock_stats before, now;
+	struct page *one, *four, *none;
+	u64 free = buddy_free_frames();
+
+	CHECK_EQ(account_open(&top, "top", NULL, 5), 0);
+	CHECK_EQ(account_open(&below, "below", &top, ACCOUNT_NO_LIMIT), 0);
+	buddy_read_nolock_stats(&before);
+	one = alloc_pages_nolock_account(NODE_ANY, 0, &below);
+	four = alloc_pages_nolock_account(NODE_ANY, 2, &top);
+	REQUIRE(one && four);
+	CHECK_EQ(account_charged(&below), 1);
+	CHECK_EQ(account_charged(&top), 5);
+	none = alloc_pages_nolock_account(NODE_ANY, 0, &below);
+	CHECK(!none);
+	CHECK(!alloc_pages_nolock_account(NODE_ANY, ORDER_2M, &below));
+	buddy_read_nolock_stats(&now);
+	CHECK_EQ(now.failed[NOLOCK_LIMIT] - before.failed[NOLOCK_LIMIT], 2);
+	CHECK_EQ(now.served - before.served, 2);
+	CHECK_EQ(top.refused, 2);
+	CHECK_EQ(buddy_free_frames(), free - 5);
+	free_pages_nolock(four, 2);
+	CHECK_EQ(account_charged(&top), 1);
+	lock_all();
+	none = alloc_pages_nolock_account(NODE_ANY, ORDER_2M, &below);	/* the limit comes first */
+	CHECK(!none);
+	unlock_all();
+	CHECK_EQ(account_set_limit(&top, 5000), 0);
+	lock_all();
+	none = alloc_pages_nolock_account(NODE_ANY, ORDER_2M, &below);	/* there is no reserve of that order */
+	unlock_all();
+	CHECK(!none);
+	buddy_read_nolock_stats(&now);
+	CHECK_EQ(now.failed[NOLOCK_LIMIT] - before.failed[NOLOCK_LIMIT], 3);
+	CHECK_EQ(now.failed[NOLOCK_LOCK] - before.failed[NOLOCK_LOCK], 1);
+	CHECK_EQ(account_charged(&below), 1);
+	free_page(one);
+	CHECK_EQ(account_charged(&top), 0);
+	CHECK_EQ(buddy_free_frames(), free);
+	CHECK_EQ(account_close(&below), 0);
+	CHECK_EQ(account_close(&top), 0);
+	check_sum();
+}
+
+/* What others charged ahead is called back by who may wait, never by this. */
+TEST_ID(nolock, no_stock_is_called_back, "PA2 PA5")
+{
+	struct account a, b;
+	struct page *page;
+
+	CHECK_EQ(account_open(&a, "a", NULL, ACCOUNT_NO_LIMIT), 0);
+	CHECK_EQ(account_open(&b, "b", &a, ACCOUNT_NO_LIMIT), 0);
+	CHECK_EQ(account_charge(&b, 1), 0);	/* this CPU has stock of b now */
+	CHECK(a.usage > 1);
+	a.limit = a.usage;
+	CHECK(!alloc_pages_nolock_account(NODE_ANY, 0, &a));
+	CHECK_EQ(account_charge_nolock(&a, 1), -ENOMEM);
+	CHECK_EQ(a.usage, a.limit);
+	page = alloc_pages_account(0, 0, &a);
+	CHECK(page);
+	CHECK_EQ(a.usage, 2);
+	free_page(page);
+	account_uncharge(&b, 1);
+	CHECK_EQ(account_close(&b), 0);
+	CHECK_EQ(account_close(&a), 0);
 	check_sum();
 }
 

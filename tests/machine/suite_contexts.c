@@ -95,6 +95,15 @@ static bool try_alloc_pages_nolock(void)
 	return page != NULL;
 }
 
+static bool try_alloc_pages_nolock_account(void)
+{
+	struct page *page = alloc_pages_nolock_account(NODE_ANY, 1, &account);
+
+	if (page)
+		free_pages_nolock(page, 1);
+	return page != NULL;
+}
+
 static bool try_kmalloc(void)
 {
 	void *small = kmalloc(100, ALLOC_ZERO), *large = kmalloc(9000, 0);
@@ -134,6 +143,14 @@ static bool try_slab_alloc_nolock(void)
 static bool try_account_charge(void)
 {
 	if (account_charge(&account, 3))
+		return false;
+	account_uncharge(&account, 3);
+	return true;
+}
+
+static bool try_account_charge_nolock(void)
+{
+	if (account_charge_nolock(&account, 3))
 		return false;
 	account_uncharge(&account, 3);
 	return true;
@@ -234,11 +251,13 @@ static const struct function {
 	{ "alloc_pages_bulk", try_alloc_pages_bulk, LOCKS_ONLY },
 	{ "alloc_pages_account", try_alloc_pages_account, LOCKS_ONLY },
 	{ "alloc_pages_nolock", try_alloc_pages_nolock, ANYWHERE },
+	{ "alloc_pages_nolock_account", try_alloc_pages_nolock_account, ANYWHERE },
 	{ "kmalloc", try_kmalloc, LOCKS_ONLY },
 	{ "kmalloc_nolock", try_kmalloc_nolock, ANYWHERE },
 	{ "slab_alloc", try_slab_alloc, LOCKS_ONLY },
 	{ "slab_alloc_nolock", try_slab_alloc_nolock, ANYWHERE },
 	{ "account_charge", try_account_charge, ANYWHERE },
+	{ "account_charge_nolock", try_account_charge_nolock, ANYWHERE },
 	{ "account_open", try_account_open, IN_TASK },
 	{ "depot_put", try_depot_put, ANYWHERE },
 	{ "unmapped_pages_alloc", try_unmapped, IN_TASK },

@@ -5,14 +5,17 @@
  *
  * Each CPU churns pages of its own. It asks for frames near a block that has none, which is looked through under the node's lock, so
  * that a lock is held much of the time; and it takes and gives single frames in such numbers that its stacks are filled and
- * emptied. The handler keeps a few pages per CPU, with a word in each that must still be there when it frees it.
+ * emptied. The handler keeps a few pages per CPU, with a word in each that must still be there when it frees it. It charges them, and
+ * hits CPUs that charge the same account.
  */
 #include "arch/x86_64/apic.h"
 #include "arch/x86_64/ipi.h"
 #include "arch/x86_64/nmi.h"
 #include "kernel/base/atomic.h"
+#include "kernel/base/bits.h"
 #include "kernel/base/rng.h"
 #include "kernel/cmdline.h"
+#include "mm/account.h"
 #include "mm/buddy.h"
 #include "mm/buddy_internal.h"
 #include "tests/machine/crew.h"
@@ -47,6 +50,9 @@ static struct {
 	u64 seed;
 } m;
 
+/* Who is charged by handlers, and by what they interrupt. */
+static struct account account;
+
 static u64 *first_word(struct page *page)
 {
 	return page_to_virt(page);
@@ -56,7 +62,7 @@ static void take_in_nmi(struct hits *h, unsigned slot, bool locked)
 {
 	static const u8 orders[] = { 0, 0, 0, 0, 0, 0, 1, 2, 3, 9 };
 	unsigned order = orders[rng_below(&h->rng, ARRAY_SIZE(orders))];
-	struct page *page = alloc_pages_nolock(NODE_ANY, order);
+	struct page *page = alloc_pages_nolock_account(NODE_ANY, order, &account);
 
 	h->asked++;
 	h->had += page != NULL;
@@ -106,7 +112,7 @@ static void churn_singles(u64 round)
 	struct page *pages[SINGLES];
 	unsigned n = 0, got = round & 1 ? (unsigned)alloc_pages_bulk(NODE_ANY, SINGLES, pages) : 0;
 
-	for (n = got; n < SINGLES && (pages[n] = alloc_page(0)); n++)
+	for (n = got; n < SINGLES && (pages[n] = alloc_pages_account(0, 0, &account)); n++)
 		;
 	for (unsigned i = 0; i < n; i++)
 		*first_word(pages[i]) = (u64)pages[i] + round;
@@ -158,6 +164,7 @@ static void begin(u64 wanted)
 
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
 		m.of[cpu] = (struct hits){ .rng = { seed ^ (u64)cpu << 20 } };
+	CHECK_EQ(account_open(&account, "nmi_pages", NULL, ACCOUNT_NO_LIMIT), 0);
 	m.wanted = wanted;
 	m.seed = seed;
 	m.seen = m.rounds = m.wrong = 0;
@@ -166,8 +173,14 @@ static void begin(u64 wanted)
 /* Nobody is interrupted any more. What NMIs deferred must be gone before anybody allocates or frees again. */
 static void settle(struct hits *sum)
 {
+	u64 held = 0;
+
 	*sum = (struct hits){ .nmis = 0 };
 	CHECK_EQ(buddy_deferred_now(), 0);
+	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
+		for (unsigned slot = 0; slot < HELD; slot++)
+			held += m.of[cpu].held[slot] ? BIT(m.of[cpu].order[slot]) : 0;
+	CHECK_EQ(account_charged(&account), held);
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
 		struct hits *h = &m.of[cpu];
 
@@ -220,6 +233,7 @@ static void check_storm(const char *how, const struct nolock_stats *before, u64 
 	CHECK(now.deferred > before->deferred);
 	CHECK_EQ(stats.deferred_now, 0);
 	CHECK_EQ(stats.free, free);
+	CHECK_EQ(account_close(&account), 0);
 }
 
 /* A timer's NMIs, on this CPU alone: they come when they come. */
