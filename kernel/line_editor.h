@@ -8,7 +8,8 @@
  * In: printable ASCII; the control characters below; what terminals send for cursor keys (ECMA-48 control sequences).
  * CR, LF and CR LF each end a line once. A sequence or a byte that means nothing here does nothing: nothing of it is shown.
  * Out: printable ASCII, backspace, CR, newline (LF, of which consoles make CR LF) and the bell, no more, so the simplest
- * terminal will do; after Ctrl-L alone also the sequence that clears the screen. A line wider than the terminal is shown through a window that follows the cursor.
+ * terminal will do; after Ctrl-L alone also the sequence that clears the screen. A line wider than the terminal is shown
+ * through a window that follows the cursor.
  *
  *	left, right, Ctrl-B, Ctrl-F	Home, End, Ctrl-A, Ctrl-E	Backspace	Delete, Ctrl-D
  *	Ctrl-K to the end		Ctrl-U to the beginning		Ctrl-W a word back
