@@ -56,17 +56,22 @@ def figures(run):
     found = {}
     for key, phases in run.lab.items():
         name = " ".join(f"{word}={value}" for word, value in zip(runlog.LAB_KEYS, key) if value is not None)
-        before = phases.get("before", {})
+        before = phases.get("before")
         for phase, words in phases.items():
             if phase == "before":
                 found[f"lab {name} {phase}: leaves"] = runlog.leaves(words), False
                 continue
-            found[f"lab {name} {phase}: leaves more than before"] = runlog.leaves(words) - runlog.leaves(before), True
-            found[f"lab {name} {phase}: tables more than before"] = words.get("tables", 0) - before.get("tables", 0), True
+            if before:
+                found[f"lab {name} {phase}: leaves more than before"] = runlog.leaves(words) - runlog.leaves(before), True
+                found[f"lab {name} {phase}: tables more than before"] = words.get("tables", 0) - before.get("tables", 0), True
             found.update({f"lab {name} {phase}: {word}": (words[word], True) for word in LAB_LESS if word in words})
     for key, words in run.costs.items():
         name = " ".join(f"{word}={value}" for word, value in zip(runlog.COST_KEYS, key) if value is not None)
         found.update({f"cost {name}: {word}": (words[word], True) for word in (*runlog.UNITS, *COST_LESS) if word in words})
+    for words in run.ceiling:
+        for what in ("flush", "touch"):
+            found.update({f"cost op={what} policy={words.get('policy')} pages={words.get('pages')}: {unit}":
+                          (words[f"{what}_{unit}"], True) for unit in runlog.UNITS if f"{what}_{unit}" in words})
     for words in run.execmem:
         name = " ".join(f"{word}={words[word]}" for word in ("policy", "type", "objects") if word in words)
         found.update({f"execmem {name}: {word}": (words[word], True) for word in EXECMEM_LESS if word in words})

@@ -75,7 +75,7 @@ svg .plot { fill: none; stroke-width: 2; }
   :root { color-scheme: light; }
   body { max-width: none; padding: 0; font-size: 11pt; }
   nav { display: none; }
-  h2 { break-before: page; } h2, h3, h4, caption { break-after: avoid; }
+  h2, h3, h4, caption, section > p { break-after: avoid; }
   figure, tr { break-inside: avoid; }
   .scroll { overflow: visible; } svg { min-width: 0; width: 100%; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }

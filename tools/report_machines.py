@@ -4,7 +4,7 @@
 import plots
 import runlog
 from plots import human
-from report_parts import LEAF_LEGEND, PHASES, POLICY_CLASS, Figure, Part, Table, phase_strips, policy_name
+from report_parts import LEAF_LEGEND, PHASES, POLICY_CLASS, Figure, Part, Table, phase_strips, policy_legend, policy_name
 
 
 def labels(runs):
@@ -71,7 +71,8 @@ def machines_policies(runs):
     title = f"The same work on each machine: {workload}, n = {human(count)}, {memory} memory"
     says = (f"Leaves split while {human(count)} pages were taken and given back, by policy. The larger a machine's memory, "
             "the further the free pages lie apart and the more leaves have to be split for the same number of pages.")
-    return Figure(title, plots.bars(title, groups, "leaves split"), [], says)
+    legend = policy_legend([row for _, rows in groups for row in rows])
+    return Figure(title, plots.bars(title, groups, "leaves split"), legend, says)
 
 
 def machines_costs(runs):

@@ -262,6 +262,11 @@ def page_cost(run, group, policy, collapse):
     return None if None in pair else sum(pair)
 
 
+def policy_legend(rows):
+    """Of the bars' colours: rows begin with the policy's name, and have its class third."""
+    return list({row[2]: (row[2], row[0]) for row in rows}.values())
+
+
 def extreme(rows, which):
     """The rows of a plot with the least or most, by name."""
     value = which(row[1] for row in rows)
@@ -275,8 +280,8 @@ def policy_bars(run, group):
         if not {"before", "after"} <= set(phases):
             continue
         name, css = policy_name(policy, collapse), POLICY_CLASS.get((policy, collapse), "p0")
-        before, after = phases["before"], phases["after"]
-        values = (runlog.splits(after), runlog.flushes(after), after.get("tables", 0) - before.get("tables", 0))
+        after = phases["after"]
+        values = (runlog.splits(after), runlog.flushes(after), runlog.tables_left(phases) or 0)
         for (_, rows), value in zip(metrics.items(), values):
             rows.append((name, value, css, None, human(value)))
         cost = page_cost(run, group, policy, collapse)
@@ -293,9 +298,9 @@ def policy_bars(run, group):
     rows = metrics["leaves split in all"]
     says = f"Fewest leaves split: {extreme(rows, min)}; most: {extreme(rows, max)}."
     if costs:
-        says += (f" {run.unit.capitalize()} per page are means, splits, collapses and scrubbing included: from "
+        says += (f" {run.unit[0].upper() + run.unit[1:]} per page are means, splits, collapses and scrubbing included: from "
                  f"{extreme(costs, min)} to {extreme(costs, max)}.")
-    return Figure(title, svg, [], says)
+    return Figure(title, svg, policy_legend(rows), says)
 
 
 def lab_table(run, group):
@@ -308,8 +313,8 @@ def lab_table(run, group):
                  for op in ops]
         rows.append([policy_name(policy, collapse), runlog.leaves(at["before"]), runlog.leaves(at["peak"]),
                      at["peak"].get("fewest"), runlog.leaves(at["after"]), runlog.splits(at["after"]),
-                     runlog.collapses(at["after"]), at["after"].get("tables", 0) - at["before"].get("tables", 0),
-                     runlog.flushes(at["after"]), at["after"].get("cache_refills"), *costs])
+                     runlog.collapses(at["after"]), runlog.tables_left(at), runlog.flushes(at["after"]),
+                     at["after"].get("cache_refills"), *costs])
     columns = ["policy", "leaves before", "at the peak", "fewest there", "after", "splits", "collapses", "tables left", "flushes",
                "refills", *[f"{op}, mean" for op in ops]]
     note = f"Costs in {run.unit}." if ops and run.unit else ""
@@ -357,8 +362,8 @@ def code_table(run, code):
                  for op in ops]
         loaded, churned = phases.get("loaded", {}), phases.get("churned", {})
         rows.append([policy, count, churned.get("asked"), churned.get("used"), churned.get("wasted"),
-                     loaded.get("exec_leaves_4k"), loaded.get("exec_leaves_2m"), runlog.splits(phases.get("after", {})),
-                     runlog.flushes(phases.get("after", {})), *costs])
+                     loaded.get("exec_leaves_4k"), loaded.get("exec_leaves_2m"), runlog.splits(phases.get("after")),
+                     runlog.flushes(phases.get("after")), *costs])
     return Table("Code loaded, churned (5,000 times one freed and another loaded) and unloaded",
                  ["policy", "objects", "asked", "used", "wasted", "4K leaves", "2M leaves", "splits", "flushes", "load, mean",
                   "churn, mean", "unload, mean"], rows, f"Costs in {run.unit}." if run.unit else "")
@@ -384,7 +389,7 @@ def costs(run, peers):
                 "the column beside. Figures of others: docs/peers.csv.")
     elif run.unit:
         lead = (f"Counted in {run.unit}, on this machine. The peers' figures are instructions: they are not comparable with "
-                "these, and none is shown beside them. Only numbers of splits are.")
+                "these, and none is shown beside them.")
     else:
         lead = "With several CPUs up they share the clock, and who waits spins: only flushes and interrupts are counted."
     columns = ["operation", "policy", "samples", f"median, {run.unit or '-'}", "min", "max", "mean", "flushes", "IPIs"]
@@ -436,10 +441,12 @@ def peer_splits(run, peers):
             continue
         rows = linux_rows(peer)
         for (policy, collapse), phases in members.items():
-            after = phases.get("after", {})
-            left = after.get("level2_splits", 0) - after.get("level2_collapses", 0)
-            rows.append((policy_name(policy, collapse), left, "ours", None, human(left)))
-        groups.append((f"n = {human(count)}, {memory} memory", rows))
+            after = phases.get("after")
+            if after:
+                left = after.get("level2_splits", 0) - after.get("level2_collapses", 0)
+                rows.append((policy_name(policy, collapse), left, "ours", None, human(left)))
+        if rows[-1][2] == "ours":
+            groups.append((f"n = {human(count)}, {memory} memory", rows))
     if not groups:
         return None
     title = "2 MiB leaves that stay split after everything has been given back"
@@ -469,12 +476,40 @@ def several_cpus(run):
     says = ("Each change of a mapping has to be flushed on every CPU. Pages taken out of the direct map one by one ask all "
             "others each time; pages from blocks that left it whole need one flush per block. With several workers "
             "requests meet, and some interrupts are saved. These figures vary a little from run to run.")
-    figure = Figure(title, plots.bars(title, list(bars.items()), "interrupts (IPIs)", log=True), [], says)
+    legend = [(POLICY_CLASS[pair], policy_name(*pair)) for pair in POLICY_CLASS if any(row[1:3] == list(pair) for row in rows)]
+    figure = Figure(title, plots.bars(title, list(bars.items()), "interrupts (IPIs)", log=True), legend, says)
     columns = ["workload", "policy", "collapse", "memory", "workers", "pages", "splits", "full flushes", "single flushes",
                "CPUs asked", "interrupts", "frames waiting"]
     table = Table("The lab on several CPUs", columns, rows)
     lead = f"{run.begin('cpus')} CPUs are up. Costs are not counted here: CPUs share the clock, and who waits spins."
     return Part("cpus", "Several CPUs", lead, figure, folded=[table])
+
+
+def ceiling(run):
+    """Flushing page by page, or everything: what each costs, with the reading behind it."""
+    key = run.cost_key or "insns"
+    rows, lines = [], {}
+    for words in run.ceiling:
+        flush, touch = words.get(f"flush_{key}"), words.get(f"touch_{key}")
+        rows.append([words.get(name) for name in ("policy", "pages", "n", "flush_all", "flush_one", "remote_flush", "touched",
+                                                  "walked")] + [flush, touch])
+        if flush is not None and touch is not None:
+            lines.setdefault(words.get("policy"), []).append((words.get("pages", 0), flush + touch))
+    if not rows:
+        return None
+    table = Table("Batches by size and ceiling", ["ceiling", "pages", "batches", "full flushes", "single flushes", "CPUs asked",
+                                                  "pages read", "of these walked for", "flush, median", "reading, median"], rows)
+    lead = ("A batch invalidates its pages one by one, or everything at once if they are more than the ceiling (tlb_ceiling=). "
+            "docs/tlb.md has more.")
+    if run.cost_key != "cycles" or not lines:
+        return Part("flush", "Page by page, or everything at once", lead + " Which is cheaper only a clock can tell: a flush counts "
+                    "as one instruction, whatever it forgets.", folded=[table])
+    colours = [(f"p{at % 6}", policy) for at, policy in enumerate(lines)]
+    title = "A flush of so many pages, and 256 others read behind it, by ceiling"
+    says = ("Page by page a flush grows with its pages; at once it costs the same for any number, but what is used next has to be "
+            "translated again. The best ceiling is where “ceiling-never” rises above the others.")
+    svg = plots.lines(title, [(css, lines[policy]) for css, policy in colours], "pages of the batch", run.unit)
+    return Part("flush", "Page by page, or everything at once", lead, Figure(title, svg, colours, says), folded=[table])
 
 
 def free_memory(run):
@@ -487,7 +522,7 @@ def free_memory(run):
     title = "Free memory at the end, by the size of its blocks"
     says = ("Memory in long bars at the bottom is in one piece, so large leaves and large allocations find room; at the "
             "top it is in crumbs.")
-    figure = Figure(title, plots.bars(title, [("", rows)], "MiB free"), [], says)
+    figure = Figure(title, plots.bars(title, [("", rows)], "MiB free"), [("p3", "free memory in blocks of that size")], says)
     return Part("free", "Free memory by order", "What the page allocator has left when the run ends.", figure)
 
 
@@ -502,7 +537,7 @@ def counters(run, meanings):
 def of_run(run, peers, meanings):
     """The parts of one run that have something to say."""
     parts = [tests(run), direct_map(run), over_the_run(run), policies(run), executable(run), costs(run, peers),
-             several_cpus(run), free_memory(run), counters(run, meanings)]
+             several_cpus(run), ceiling(run), free_memory(run), counters(run, meanings)]
     return [part for part in parts if part]
 
 

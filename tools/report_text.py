@@ -58,7 +58,7 @@ def run_text(run, peers, meanings, label=""):
     text = f"{label}{run.name}: {report_parts.VERDICTS[run.verdict]}" + (f": {run.reason}" if run.reason else "") + "\n"
     text += table_text(report_parts.frame(run)) + "\n"
     # On a terminal the tables of policies are what the plots show on the page.
-    return text + "".join(part_text(part, every=part.name in ("policies", "costs", "cpus"))
+    return text + "".join(part_text(part, every=part.name in ("policies", "costs", "cpus", "flush"))
                           for part in report_parts.of_run(run, peers, meanings))
 
 
@@ -86,7 +86,7 @@ def run_json(run):
         "tests": [{"suite": result.suite, "name": result.name, "status": result.status, "reason": result.reason,
                    "notes": result.notes} for result in run.tests],
         "counters": run.counters, "map": run.maps,
-        "lab": [words for phases in run.lab.values() for words in phases.values()],
+        "lab": [words for phases in run.lab.values() for words in phases.values()] + run.ceiling,
         "cost": list(run.costs.values()), "execmem": run.execmem, "trace": run.trace,
     }
 

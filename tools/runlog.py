@@ -63,6 +63,7 @@ class Run:
         self.lab = {}               # key by LAB_KEYS -> {phase: words}
         self.costs = {}             # key by COST_KEYS -> words
         self.execmem = []
+        self.ceiling = []           # lab lines of workload=flush, which have no phases (docs/tlb.md)
         for kind, pairs in ktap.figures:
             self._figure(kind, typed(pairs))
 
@@ -77,6 +78,8 @@ class Run:
             self.counters.update(words)
         elif kind == "map":
             self.maps.append(words)
+        elif kind == "lab" and words.get("workload") == "flush":
+            self.ceiling.append(words)
         elif kind == "lab":
             self.lab.setdefault(key_of(words, LAB_KEYS), {})[words.get("phase")] = words
         elif kind == "cost":
@@ -219,8 +222,14 @@ class Run:
         return groups
 
 
+# What a line of figures adds up to. Of a phase that the log has not, {} or None: None, not 0.
+
+def _sum(words, *keys):
+    return sum(words.get(key, 0) for key in keys) if words else None
+
+
 def leaves(words):
-    return sum(words.get(key, 0) for key in LEAF_BYTES)
+    return _sum(words, *LEAF_BYTES)
 
 
 def mapped(words):
@@ -229,15 +238,21 @@ def mapped(words):
 
 
 def splits(words):
-    return words.get("level2_splits", 0) + words.get("level3_splits", 0)
+    return _sum(words, "level2_splits", "level3_splits")
 
 
 def collapses(words):
-    return words.get("level2_collapses", 0) + words.get("level3_collapses", 0)
+    return _sum(words, "level2_collapses", "level3_collapses")
 
 
 def flushes(words):
-    return words.get("flush_all", 0) + words.get("flush_one", 0)
+    return _sum(words, "flush_all", "flush_one")
+
+
+def tables_left(phases):
+    """Page tables more than before."""
+    before, after = (phases.get(phase, {}).get("tables") for phase in ("before", "after"))
+    return None if before is None or after is None else after - before
 
 
 # -- files ----------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ DEBIAN_PYTHON = "/usr/bin/python3"      # which has Debian's modules
 # A machine each: enough of everything that a log can say. The second shows several CPUs.
 BOOTS = (
     {"memory": "256M", "append": "seed=1 lab=short trace=split,collapse,dump suite=directmap,report,lab.pages.*.n64,"
-                                 "lab_code.huge,costs.split*,costs.alloc*,costs.execmem_bytes*"},
+                                 "lab_code.huge,costs.split*,costs.alloc*,costs.execmem_bytes*,costs_flush"},
     {"memory": "512M", "cpus": 2, "append": "seed=1 lab=short suite=lab_cpus.*unmapped*,lab_cpus.pages*.fresh*"},
 )
 
@@ -523,6 +523,7 @@ class Page(Base):
             self.assertIn("axis", words)
             self.assertIn("tick", words)
             self.assertRegex(figure, r"<h4>[^<]{8,}</h4>")
+            self.assertIn('<ul class="legend">', figure)
             self.assertRegex(figure, r"<figcaption>[^<]{40,}</figcaption>")
             width, height = (float(value) for value in svg.get("viewBox").split()[2:])
             for node in svg.iter("rect"):
@@ -535,6 +536,14 @@ class Page(Base):
         text = self.page(data)
         self.read(text)
         self.assertIn("&lt;script&gt;alert(1)&lt;/script&gt; &amp; co", text)
+
+    def test_what_a_log_does_not_say_is_no_zero(self):
+        """A row of the lab that was cut before its end has no figures of the end."""
+        at = LOGS[0].index(b"phase=after", LOGS[0].index(b"# lab workload=pages"))
+        cut = LOGS[0][:LOGS[0].rindex(b"\n", 0, at) + 1]
+        _, out, _ = self.one(cut)
+        self.assertRegex(out, r"scattered, off +[\d,]+ +[\d,]+ +[\d,]+\n")
+        self.read(self.page(cut))
 
     def test_failures_come_first(self):
         text = self.page(test_run_qemu.FAILED)
