@@ -7,9 +7,10 @@
  *	seed=N			of all random tests, decimal or 0x…
  *	end=exit|halt|reboot|poweroff|monitor
  *				what comes behind the report; monitor: commands are taken from the serial console (kernel/monitor.h)
- *	console=com1|com2|com3|com4|0xPORT[,BAUD] or none
- *				the serial port; BAUD divides 115200, left out: as the firmware set it. none: no serial
- *				console. The screen is used whenever there is one
+ *	console=PORT[,BAUD]|serial|screen|none
+ *				where the log is shown; PORT is com1 to com4, io,0xPORT, mmio,0xADDRESS, mmio16,..., mmio32,... or
+ *				pci,BUS:DEV.FN (docs/console.md). Default: the serial port that ACPI or PCI names, else 0x3f8, and
+ *				the screen
  *	collapse=eager|deferred|off
  *	um=2m|1g|off		blocks that the unmapped cache takes; off: page by page, no cache
  *	bbm=on|off		break-before-make; left out: as the CPU's errata ask

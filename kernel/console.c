@@ -1,32 +1,60 @@
 /* SPDX-License-Identifier: MIT */
-/* The list of consoles, and how the serial one is found. */
+/* The list of consoles. */
 #include "kernel/console.h"
 
-#include "arch/x86_64/serial.h"
 #include "kernel/base/log.h"
-#include "kernel/base/string.h"
-#include "kernel/cmdline.h"
+#include "kernel/console_serial.h"
 #include "kernel/fbcon.h"
 #include "kernel/log.h"
 #include "mm/vmalloc.h"
 
 static struct console *consoles;
-static struct serial serial;
 
-static const struct {
-	const char *name;
-	u16 port;
-} com_ports[] = { { "com1", 0x3f8 }, { "com2", 0x2f8 }, { "com3", 0x3e8 }, { "com4", 0x2e8 } };
+/*
+ * Whether the console took all there is. What it did not take stays in the ring. What is behind the cursor when the ring
+ * is read was overwritten meanwhile.
+ */
+static bool flush(struct console *c)
+{
+	const char *text;
+	size_t len, taken;
+	u64 before;
 
+	for (;;) {
+		before = c->cursor;
+		len = log_read(&c->cursor, &text);
+		if (!len)
+			return true;
+		c->dropped += c->cursor - len - before;
+		taken = c->write(c, text, len);
+		c->cursor -= len - taken;
+		if (taken < len)
+			return false;
+	}
+}
+
+/* What is said here goes out when the others have been flushed, and the log comes back here for it. */
 void console_flush(void)
 {
 	for (struct console *c = consoles; c; c = c->next) {
-		const char *text;
-		size_t len;
+		bool waited = c->waiting;
 
-		while (!c->gone && (len = log_read(&c->cursor, &text)))
-			c->gone = !c->write(c, text, len);
+		if (c->gone)
+			continue;
+		c->waiting = !flush(c);
+		if (c->waiting && !waited)
+			log_warn("console: %s takes no characters: the log waits for it", c->name);
+		else if (waited && !c->waiting)
+			log_info("console: %s takes characters again, %lu were dropped so far", c->name, c->dropped);
 	}
+}
+
+void console_say_dropped(void)
+{
+	for (struct console *c = consoles; c; c = c->next)
+		if (!c->gone && (c->dropped || c->waiting))
+			log_warn("console: %s: %lu characters dropped, %lu never taken", c->name, c->dropped,
+				 c->waiting ? log_end() - c->cursor : 0);
 }
 
 void console_register(struct console *console)
@@ -50,7 +78,7 @@ void console_echo(const char *text, size_t len)
 {
 	for (struct console *c = consoles; c; c = c->next)
 		if (is_terminal(c))
-			c->gone = !c->write(c, text, len);
+			c->dropped += len - c->write(c, text, len);
 }
 
 int console_getc(void)
@@ -81,76 +109,14 @@ bool console_has_input(void)
 	return false;
 }
 
-static bool serial_console_write(struct console *console, const char *text, size_t len)
-{
-	(void)console;
-	return serial_write(&serial, text, len);
-}
-
-static int serial_console_getc(struct console *console)
-{
-	int c = serial_getc(&serial);
-
-	console->lost = serial.lost;
-	return c;
-}
-
-/* com1, 0x3f8, com1,115200: false if the text is none of these. */
-static bool parse_serial(const char *which, u16 *port, u32 *baud)
-{
-	char name[16];
-	const char *comma = strchr(which, ',');
-	size_t len = comma ? (size_t)(comma - which) : strlen(which);
-	u64 number;
-
-	*baud = 0;
-	if (comma) {
-		if (!cmdline_number(comma + 1, &number) || !number || number > SERIAL_BAUD_MAX ||
-		    SERIAL_BAUD_MAX % number)
-			return false;
-		*baud = (u32)number;
-	}
-	if (len >= sizeof(name))
-		return false;
-	memcpy(name, which, len);
-	name[len] = 0;
-	for (unsigned i = 0; i < ARRAY_SIZE(com_ports); i++) {
-		if (strcmp(name, com_ports[i].name) == 0) {
-			*port = com_ports[i].port;
-			return true;
-		}
-	}
-	if (strncmp(name, "0x", 2) != 0 || !cmdline_number(name, &number) || !number || number > 0xfff8)
-		return false;
-	*port = (u16)number;
-	return true;
-}
-
-void console_init_serial(const char *which)
-{
-	static struct console console = { .name = "serial", .write = serial_console_write,
-					  .getc = serial_console_getc };
-	u16 port = com_ports[0].port;
-	u32 baud = 0;
-
-	if (strcmp(which, "none") == 0)
-		return;
-	if (*which && !parse_serial(which, &port, &baud)) {
-		log_warn("command line: bad value in console=%s, com1 is used", which);
-		port = com_ports[0].port;
-		baud = 0;
-	}
-	if (!serial_init(&serial, port, baud)) {
-		log_warn("console: no UART at port 0x%x", port);
-		return;
-	}
-	console_register(&console);
-}
-
 void console_init_screen(const struct boot_framebuffer *fb)
 {
 	void *pixels;
 
+	if (!console_wants_screen()) {
+		log_info("console: no screen: the command line wants none");
+		return;
+	}
 	if (!fbcon_usable(fb)) {
 		log_info("console: no usable framebuffer");
 		return;

@@ -3,7 +3,7 @@
  * Where the log is shown: serial port and screen, either of which may be absent (SPEC BT6).
  *
  * The log (kernel/base/log.h) is written to a ring in memory, and each console remembers how far it got. So one
- * that appears late shows what it missed, up to the size of the ring.
+ * that appears late, or did not take anything for a while, shows what it missed, up to the size of the ring.
  */
 #ifndef KERNEL_CONSOLE_H
 #define KERNEL_CONSOLE_H
@@ -13,13 +13,18 @@
 
 struct console {
 	const char *name;
-	/* Show len bytes. False: the device is gone, do not call again. Any context. */
-	bool (*write)(struct console *console, const char *text, size_t len);
+	/*
+	 * Show up to len bytes; returns how many. Fewer: it takes no more for now, and has waited for that at most once: it is given
+	 * the rest when there is more to show. Any context.
+	 */
+	size_t (*write)(struct console *console, const char *text, size_t len);
 	/* The next byte that was typed, -1 if there is none; never waits. NULL: a console to look at only. */
 	int (*getc)(struct console *console);
 	u64 lost;	/* times that getc found bytes lost */
 	u64 cursor;	/* bytes of the log it has been given */
-	bool gone;
+	u64 dropped;	/* those that were overwritten in the ring before it could take them */
+	bool waiting;	/* it took less than it was given last */
+	bool gone;	/* not to be called again */
 	struct console *next;
 };
 
@@ -42,12 +47,12 @@ u64 console_lost(void);
 bool console_has_input(void);
 
 /*
- * The serial console, as `which` says (console= of kernel/cmdline.h; "": com1). A bad word is named in the log, and
- * com1 is used. Before anything else is up.
+ * Name each console that has not shown all: what it dropped, and what it has not taken yet. Says nothing if all is well. Before the log's
+ * last line.
  */
-void console_init_serial(const char *which);
+void console_say_dropped(void);
 
-/* The screen, once ioremap() works. */
+/* The screen, once ioremap() works, unless the command line wants none. The serial port: kernel/console_serial.h. */
 void console_init_screen(const struct boot_framebuffer *fb);
 
 #endif

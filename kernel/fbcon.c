@@ -97,12 +97,12 @@ static void put(char c)
 	draw(fbcon.x++, fbcon.y, c);
 }
 
-static bool fbcon_write(struct console *console, const char *text, size_t len)
+static size_t fbcon_write(struct console *console, const char *text, size_t len)
 {
 	(void)console;
 	for (size_t i = 0; i < len; i++)
 		put(text[i]);
-	return true;
+	return len;
 }
 
 struct console *fbcon_init(const struct boot_framebuffer *fb, void *pixels)

@@ -27,11 +27,11 @@ static void persist(const void *start, u64 size)
 	insn_mfence();
 }
 
-static bool keep(struct console *console, const char *text, size_t len)
+static size_t keep(struct console *console, const char *text, size_t len)
 {
 	(void)console;
 	log_ring_append(&ring, text, len);
-	return true;
+	return len;
 }
 
 void log_keep_init(const struct boot_info *bi)

@@ -16,6 +16,7 @@
 #include "kernel/base/string.h"
 #include "kernel/cmdline.h"
 #include "kernel/console.h"
+#include "kernel/console_serial.h"
 #include "kernel/efi_runtime.h"
 #include "kernel/execmem_init.h"
 #include "kernel/exit.h"
@@ -50,9 +51,9 @@ static void init_cmdline(void)
 	cmdline_parse(&cmdline, boot_info.cmdline);
 }
 
-static void init_serial(void)
+static void init_early_console(void)
 {
-	console_init_serial(cmdline.console);
+	console_serial_early(cmdline.console);
 }
 
 /* What the loader had to say, a line of the log each. */
@@ -101,6 +102,11 @@ static void init_nodes(void)
 	memory_init_nodes();
 }
 
+static void init_serial(void)
+{
+	console_serial_find(&boot_info);
+}
+
 static void init_screen(void)
 {
 	console_init_screen(&boot_info.framebuffer);
@@ -122,7 +128,7 @@ static void init_planned_panic(void)
 static const struct init_step early_steps[] = {
 	{ "kept log", init_log_keep },	/* before there is anything to say */
 	{ "command line", init_cmdline },
-	{ "serial console", init_serial },
+	{ "early console", init_early_console },
 	{ "CPU", cpu_init },
 	{ "CPU log", cpu_log },
 	{ "symbols", init_symbols },		/* a panic has names from here on */
@@ -133,6 +139,7 @@ static const struct init_step early_steps[] = {
 static const struct init_step late_steps[] = {
 	{ "executable memory", init_execmem },
 	{ "ACPI tables", init_acpi },
+	{ "serial console", init_serial },	/* which one, the tables say */
 	{ "screen", init_screen },
 	{ "EFI runtime", init_efi_runtime },
 	{ "interrupts", smp_init_boot_cpu },	/* late: from here on shootdowns insist on interrupts */
@@ -170,7 +177,7 @@ static void main_on_task_stack(void *arg)
 __noreturn void kernel_main(const struct boot_info *bi)
 {
 	if (bi->magic != BOOT_INFO_MAGIC || bi->version != BOOT_INFO_VERSION || bi->size != sizeof(*bi)) {
-		console_init_serial("");
+		console_serial_early("");
 		cpu_init();
 		panic("hand-over of version %u and %u bytes (magic 0x%lx), this kernel takes version %u and %zu bytes: "
 		      "BOOTX64.EFI and kernel.elf do not belong together",

@@ -19,6 +19,7 @@
 #include "kernel/base/atomic.h"
 #include "kernel/base/fmt.h"
 #include "kernel/base/panic.h"
+#include "kernel/console.h"
 #include "kernel/exit.h"
 #include "kernel/fbcon.h"
 #include "kernel/log.h"
@@ -181,6 +182,12 @@ static void say_verdict(void *arg)
 	fbcon_verdict(false, "the kernel panicked:", p.message);
 }
 
+static void say_dropped(void *arg)
+{
+	(void)arg;
+	console_say_dropped();
+}
+
 static const struct {
 	const char *name;
 	void (*say)(void *arg);
@@ -188,7 +195,7 @@ static const struct {
 	{ "message", say_message },	{ "fault", say_fault }, { "area", say_area },
 	{ "registers", say_registers }, { "page walk", say_walk }, { "backtrace", say_backtrace },
 	{ "other CPUs", say_others },
-	{ "trace", say_trace },
+	{ "trace", say_trace },		{ "consoles", say_dropped },
 	{ "screen", say_verdict },
 };
 

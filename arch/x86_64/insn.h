@@ -259,6 +259,19 @@ static __always_inline void insn_outw(u16 port, u16 value)
 	__asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
+static __always_inline void insn_outl(u16 port, u32 value)
+{
+	__asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+
+static __always_inline u16 insn_inw(u16 port)
+{
+	u16 value;
+
+	__asm__ volatile("inw %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+	return value;
+}
+
 static __always_inline u32 insn_inl(u16 port)
 {
 	u32 value;

@@ -4,6 +4,7 @@
  */
 #include "kernel/base/fmt.h"
 #include "kernel/cmdline.h"
+#include "kernel/console.h"
 #include "kernel/main.h"
 #include "kernel/memory.h"
 #include "kernel/trace.h"
@@ -54,6 +55,7 @@ int kernel_payload(const struct boot_info *bi)
 	progress_begin();
 	test_run_all(cmdline.suite);
 	trace_dump();
+	console_say_dropped();
 	pass = report_end();
 	progress_end(pass);
 	return pass ? 0 : 1;
