@@ -92,7 +92,7 @@ KERNEL_ASM := $(sort $(wildcard arch/x86_64/*.asm))
 # The loader, what it shares with the kernel, and those of its parts that do not know the firmware.
 BOOT_C := $(sort $(wildcard boot/*.c)) kernel/base/crc32.c kernel/base/fmt.c kernel/base/log_ring.c kernel/base/string.c
 BOOT_ASM := $(sort $(wildcard boot/*.asm))
-BOOT_PURE_C := boot/cmdline.c boot/elf_load.c boot/memmap.c boot/paging.c
+BOOT_PURE_C := boot/cmdline.c boot/elf_load.c boot/memmap.c boot/paging.c boot/rights.c
 # What of the kernel reads what others wrote, or reaches a device through functions it is given, and touches nothing else.
 KERNEL_PURE_C := kernel/acpi.c kernel/line_editor.c kernel/serial.c
 MM_C := $(sort $(wildcard mm/*.c) $(filter-out kernel/base/string.c,$(wildcard kernel/base/*.c)))

@@ -3,11 +3,12 @@
  * Firmware memory with a ledger.
  *
  * Invariant: the ledger holds every page range that was allocated here and not freed yet.
- * Source: UEFI 2.10, section 7.2 (AllocatePages). EfiLoaderData, also for the image: the firmware's own tables
- * need not make it executable, for nothing in it runs before the boot root is loaded.
+ * Source: UEFI 2.10, section 7.2 (AllocatePages). EfiLoaderData, also for the image, and never executable where the firmware lets
+ * that be said: nothing in it runs before the boot root is loaded.
  */
 #include "boot/alloc.h"
 
+#include "boot/rights.h"
 #include "kernel/base/bits.h"
 
 /* Modules, and about ten things besides. */
@@ -39,6 +40,7 @@ static EFI_STATUS allocate(EFI_ALLOCATE_TYPE how, u64 size, u64 *pa)
 	ledger[ledger_count].pa = address;
 	ledger[ledger_count].pages = pages;
 	ledger_count++;
+	rights_set(range_len(address, pages * PAGE_SIZE), RIGHTS_DATA);
 	*pa = address;
 	return EFI_SUCCESS;
 }
@@ -59,6 +61,7 @@ void alloc_free(u64 pa)
 	for (unsigned i = 0; pa && i < ledger_count; i++) {
 		if (ledger[i].pa != pa)
 			continue;
+		rights_restore(range_len(pa, ledger[i].pages * PAGE_SIZE));
 		bs->FreePages(ledger[i].pa, ledger[i].pages);
 		ledger[i] = ledger[--ledger_count];
 		return;
@@ -69,4 +72,13 @@ void alloc_free_all(void)
 {
 	while (ledger_count)
 		alloc_free(ledger[ledger_count - 1].pa);
+}
+
+bool alloc_next(unsigned *cursor, struct range *out)
+{
+	if (*cursor >= ledger_count)
+		return false;
+	*out = range_len(ledger[*cursor].pa, ledger[*cursor].pages * PAGE_SIZE);
+	++*cursor;
+	return true;
 }

@@ -8,6 +8,7 @@
 
 #include <efi.h>
 
+#include "kernel/base/range.h"
 #include "kernel/base/types.h"
 
 void alloc_init(EFI_BOOT_SERVICES *services);
@@ -19,5 +20,8 @@ EFI_STATUS alloc_at(u64 size, u64 pa) __must_check;
 /* What alloc_any() or alloc_at() gave, whole. pa = 0: nothing happens. */
 void alloc_free(u64 pa);
 void alloc_free_all(void);
+
+/* All that is allocated: begin with *cursor 0; false: no more. */
+bool alloc_next(unsigned *cursor, struct range *out);
 
 #endif

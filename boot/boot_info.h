@@ -29,7 +29,7 @@
 /* "TANGRAM1" read as a little-endian word. */
 #define BOOT_INFO_MAGIC 0x314d4152474e4154ull
 /* Grows by one with every change of this file; a kernel refuses any other version by a message. */
-#define BOOT_INFO_VERSION 2u
+#define BOOT_INFO_VERSION 3u
 
 /* The kernel half, the same with 4 and with 5 levels of tables (all in the last 256 TiB). */
 #define BOOT_DIRECT_BASE 0xffff800000000000ull	/* direct map: 64 TiB */
@@ -111,6 +111,14 @@ struct boot_log {
 	u64 size;	/* LOG_RING_SIZE */
 };
 
+/* The loader's own memory and image under the firmware's page tables, when it left them (boot/rights.h). */
+struct boot_rights {
+	u32 protocol;	/* the firmware has EFI_MEMORY_ATTRIBUTE_PROTOCOL */
+	u32 changed;	/* ranges whose rights were changed by it */
+	u64 bytes;
+	u64 writable_executable;	/* bytes of them that were both all the same */
+};
+
 struct boot_info {
 	u64 magic;		/* BOOT_INFO_MAGIC */
 	u32 version;		/* BOOT_INFO_VERSION */
@@ -135,6 +143,7 @@ struct boot_info {
 	u64 efi_memory_attributes; /* physical address of a copy of EFI_MEMORY_ATTRIBUTES_TABLE, 0: none */
 	struct boot_framebuffer framebuffer;
 	struct boot_log log;
+	struct boot_rights rights;
 
 	u8 entropy[32];		/* from EFI_RNG_PROTOCOL, else from the TSC */
 	u32 entropy_bytes;	/* how many of them came from EFI_RNG_PROTOCOL */

@@ -52,6 +52,14 @@ static inline void cpu_write_back(const void *start, u64 size)
 	__asm__ volatile("mfence" : : : "memory");
 }
 
+static inline u64 cpu_cr3(void)
+{
+	u64 value;
+
+	__asm__ volatile("mov %%cr3, %0" : "=r"(value));
+	return value;
+}
+
 /* CPUID leaf 0x80000001, EDX bit 20: entries of page tables may say NX. */
 static inline bool cpu_has_nx(void)
 {
@@ -64,6 +72,17 @@ static inline bool cpu_has_nx(void)
 	c = 0;
 	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
 	return d >> 20 & 1;
+}
+
+/* Whether entries may say NX now: EFER.NXE. */
+static inline bool cpu_nx_on(void)
+{
+	u32 low, high;
+
+	if (!cpu_has_nx())
+		return false;
+	__asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(0xc0000080u));
+	return low >> 11 & 1;
 }
 
 #endif

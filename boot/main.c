@@ -19,6 +19,7 @@
 #include "boot/logs.h"
 #include "boot/memmap.h"
 #include "boot/paging.h"
+#include "boot/rights.h"
 #include "boot/tables.h"
 #include "kernel/base/bits.h"
 #include "kernel/base/fmt.h"
@@ -60,6 +61,7 @@ static EFI_LOADED_IMAGE *loaded;
 static struct boot_info *info;
 static struct elf_image kernel;
 static struct map map;
+static bool has_rights_protocol;
 
 void jump_to_kernel(u64 root, u64 entry, u64 info_va, bool nx) __noreturn __attribute__((visibility("hidden")));
 extern const u8 jump_start[] __attribute__((visibility("hidden")));
@@ -88,6 +90,39 @@ static void __printf(1, 2) note(const char *fmt, ...)
 	memcpy(info->notes + used, text, len + 1);
 }
 
+static struct range image_range(void)
+{
+	return range_len((u64)loaded->ImageBase, loaded->ImageSize);
+}
+
+/* From here on nothing that the loader has is writable and executable, if the firmware lets that be said. */
+static void take_rights(void)
+{
+	static EFI_GUID guid = { 0xf4560cf6, 0x40ec, 0x4b4a, { 0xa1, 0x92, 0xbf, 0x1d, 0x57, 0xd0, 0xb1, 0x89 } };
+	struct rights_protocol *protocol;
+
+	if (EFI_ERROR(st->BootServices->LocateProtocol(&guid, NULL, (void **)&protocol)))
+		protocol = NULL;
+	rights_init(protocol);
+	rights_set_image(image_range());
+	has_rights_protocol = protocol != NULL;
+}
+
+/* What is left of it under the tables that the loader runs on. */
+static struct boot_rights count_rights(void)
+{
+	struct rights_tables tables = { cpu_cr3() & PTE_ADDR, info->pt_levels, cpu_nx_on() };
+	struct boot_rights found = { .protocol = has_rights_protocol, .changed = rights_changed() };
+	struct range r = image_range();
+	unsigned cursor = 0;
+
+	do {
+		found.bytes += range_size(r);
+		found.writable_executable += rights_writable_executable(&tables, r);
+	} while (alloc_next(&cursor, &r));
+	return found;
+}
+
 static EFI_STATUS begin(void)
 {
 	static EFI_GUID guid = EFI_LOADED_IMAGE_PROTOCOL_GUID;
@@ -98,6 +133,7 @@ static EFI_STATUS begin(void)
 	status = st->BootServices->HandleProtocol(image, &guid, (void **)&loaded);
 	if (EFI_ERROR(status))
 		return fail(status, "the firmware does not say what it started (status 0x%lx)", status);
+	take_rights();
 	status = files_open_volume(st->BootServices, loaded->DeviceHandle);
 	if (EFI_ERROR(status))
 		return fail(status, KERNEL_PATH " cannot be read: no file system where the loader came from "
@@ -359,6 +395,7 @@ static EFI_STATUS enter_kernel(void)
 		info->mem = (u64)map.mem;
 		info->mem_count = map.count;
 		info->boot_root = paging.root;
+		info->rights = count_rights();
 		status = st->BootServices->ExitBootServices(image, map.key);
 		if (!EFI_ERROR(status))
 			jump_to_kernel(paging.root, kernel.entry, BOOT_DIRECT_BASE + (u64)info, paging.nx);
@@ -392,5 +429,7 @@ EFI_STATUS efi_main(EFI_HANDLE handle, EFI_SYSTEM_TABLE *system)
 		status = steps[i]();
 	files_close_volume();
 	alloc_free_all();
+	if (loaded)
+		rights_restore(image_range());
 	return status;
 }

@@ -59,7 +59,11 @@ static void init_early_console(void)
 /* What the loader had to say, a line of the log each. */
 static void init_notes(void)
 {
+	const struct boot_rights *r = &boot_info.rights;
 	char *line = boot_info.notes;
+
+	log_info("loader: firmware %s memory-attribute protocol, %u ranges changed; of the loader's %llu KiB, %llu KiB were writable "
+		 "and executable", r->protocol ? "with" : "without", r->changed, r->bytes / KIB, r->writable_executable / KIB);
 
 	boot_info.notes[BOOT_NOTES_MAX - 1] = 0;
 	while (*line) {
