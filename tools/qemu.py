@@ -154,6 +154,7 @@ class Options:
         self.media = "esp"          # the folder, or a key of MEDIA: the disk image, there
         self.debug = False
         self.monitor = None         # a stream with a descriptor: end=monitor takes its commands from there
+        self.uart = ["-serial", "chardev:serial"]   # what the log comes out of
         self.extra = []
         for key, value in given.items():
             if not hasattr(self, key):
@@ -242,7 +243,7 @@ def command(options, medium, folder, qmp_fd):
     args = [find_qemu(), "-machine", options.machine, "-accel", accel, "-cpu", options.cpu,
             "-m", str(parse_size(options.memory) >> 20), "-smp", str(options.cpus),
             "-nodefaults", "-no-reboot", "-net", "none", "-display", "none",
-            "-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
+            "-chardev", "stdio,id=serial,signal=off", *options.uart,
             "-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control",
             "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04",
             "-drive", f"if=pflash,format=raw,readonly=on,file={escape(code)}",

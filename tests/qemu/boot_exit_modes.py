@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """
-How a run ends, seen from outside: end= (BT7), panics (RP4), and which port the log comes out of (BT6).
+How a run ends, seen from outside: end= (BT7), panics (RP4).
 
 Boots build/esp some fifteen times, a few seconds each, with the quickest of suites.
 """
@@ -145,36 +145,6 @@ class LostThread(Boot):
         self.assert_says("# lost_thread.join_says_so: lost=2 joined=5\n")
         self.assertNotIn("not true", self.text)
         self.assertIn("# TANGRAM END verdict=fail", self.text)
-
-
-class Consoles(Boot):
-    def on_com2(self, console):
-        with tempfile.TemporaryDirectory(prefix="tangram-com2-") as folder:
-            path = os.path.join(folder, "com2")
-            self.boot(f"{QUICK} console={console}", extra=["-serial", f"file:{path}"])
-            with open(path, encoding="utf-8", errors="replace") as file:
-                return file.read()
-
-    def test_second_port(self):
-        for name in ("com2", "0x2f8,57600"):
-            with self.subTest(console=name):
-                self.assertIn("# TANGRAM END verdict=pass", self.on_com2(name))
-                self.assert_silent()
-
-    def test_none(self):
-        self.assertNotIn("TANGRAM", self.on_com2("none"))
-        self.assert_silent()
-
-    def test_bad_word_is_named(self):
-        self.boot(f"{QUICK} console=com9")
-        self.assert_says("# warning: command line: bad value in console=com9, com1 is used")
-        self.assert_code(qemu.PASS)
-
-    def test_missing_port_does_not_hang(self):
-        """No UART there: the run ends, unseen but for its exit status."""
-        self.boot(f"{QUICK} console=0x3e8")
-        self.assertNotEqual(self.result.code, qemu.TIMEOUT)
-        self.assert_silent()
 
 
 if __name__ == "__main__":

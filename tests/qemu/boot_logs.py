@@ -74,14 +74,15 @@ class Desk:
     can be looked into.
     """
 
-    def __init__(self, folder, drive):
+    def __init__(self, folder, drive, **options):
         self.qmp_path = os.path.join(folder, "qmp")
         self.ram_path = os.path.join(folder, "ram")
         self.dump = os.path.join(folder, "screen.ppm")
         ram = f"memory-backend-file,id=ram,size=512M,share=on,mem-path={self.ram_path}"
         self.machine = Machine(drive, memory="512M", cpu="max,-hypervisor", reboots=True, timeout=TIMEOUT,
                                kind="q35,memory-backend=ram",
-                               extra=["-object", ram, "-vga", "std", "-qmp", f"unix:{self.qmp_path},server=on,wait=off"])
+                               extra=["-object", ram, "-vga", "std", "-qmp", f"unix:{self.qmp_path},server=on,wait=off"],
+                               **options)
         self.qmp = None
         self.began = 0              # where in the text this boot begins
 
@@ -96,6 +97,8 @@ class Desk:
 
     def ask(self, command, **arguments):
         if not self.qmp:
+            while not os.path.exists(self.qmp_path) and self.machine.process.poll() is None:
+                time.sleep(0.1)
             self.qmp = socket.socket(socket.AF_UNIX)
             self.qmp.settimeout(60)
             self.qmp.connect(self.qmp_path)
@@ -296,7 +299,7 @@ class NoSerial(unittest.TestCase):
                     file.write("mine")
             image = os.path.join(folder, "image")
             subprocess.run([os.path.join(ROOT, "tools", "mkimage"), esp, image], check=True, stdout=subprocess.DEVNULL)
-            with Machine(image, reboots=True, serial="none"):
+            with Machine(image, reboots=True, uart=()):
                 text = self.wait_for(image, "0042.txt")
             self.assertEqual(self.read(image, "0041.TXT"), b"mine")
         self.assertTrue(text.startswith(b"# command line: "), text[:200])

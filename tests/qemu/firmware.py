@@ -61,10 +61,13 @@ def make_image(folder, path, mib=64):
 
 
 class Machine:
-    """QEMU, from power-on. disk: a folder (stays as it is), a file, or a list of QEMU arguments."""
+    """
+    QEMU, from power-on. disk: a folder (stays as it is), a file, or a list of QEMU arguments; uart: what stands between the
+    machine and `text`; files: descriptors that QEMU gets.
+    """
 
     def __init__(self, disk, memory="1G", cpu="max", extra=(), timeout=TIMEOUT, reboots=False, kind="q35",
-                 serial="stdio"):
+                 uart=("-serial", "stdio"), files=()):
         self.folder = tempfile.mkdtemp(prefix="tangram-boot-")
         self.raw = b""
         self.seen = 0                       # how much of the text earlier waits have used up
@@ -75,14 +78,14 @@ class Machine:
             disk = f"fat:{disk},snapshot=on" if os.path.isdir(disk) else disk
             disk = ["-drive", f"format=raw,file={disk}"]
         args = ["qemu-system-x86_64", "-machine", kind, "-accel", "tcg", "-cpu", cpu, "-m", memory, "-net", "none",
-                "-nodefaults", "-display", "none", "-serial", serial,
+                "-nodefaults", "-display", "none", *uart,
                 "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04",
                 "-drive", f"if=pflash,format=raw,readonly=on,file={FIRMWARE}",
                 "-drive", f"if=pflash,format=raw,file={variables}", *disk, *extra]
         if not reboots:
             args.append("-no-reboot")
         self.process = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, bufsize=0)
+                                        stderr=subprocess.STDOUT, bufsize=0, pass_fds=files)
 
     def __enter__(self):
         return self
