@@ -123,38 +123,6 @@ TEST_ID(console, places_in_tables, "BT6")
 	}
 }
 
-/* The same registers as a line status that says what it likes: bytes come one at a time, and those that were lost are counted. */
-TEST_ID(console, bytes_come_in_and_lost_ones_are_counted, "RP3")
-{
-	static const struct {
-		u8 status;
-		int byte;
-		u32 lost;
-	} rows[] = {
-		{ 0x60, -1, 0 },	/* idle */
-		{ 0x61, 0x41, 0 },	/* ready */
-		{ 0x63, 0x41, 1 },	/* ready, and bytes before it were lost */
-		{ 0x62, -1, 1 },
-		{ 0x65, -1, 1 },	/* parity */
-		{ 0x69, -1, 1 },	/* framing */
-		{ 0x71, -1, 1 },	/* break */
-		{ 0xff, -1, 0 },	/* the UART has gone */
-	};
-
-	insn_outb(DMA_PAGE_PORT + UART_LSR, 0);
-	if (insn_inb(DMA_PAGE_PORT + UART_LSR) != 0)
-		SKIP("no DMA page registers");
-	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
-		struct serial serial = { .port = DMA_PAGE_PORT, .fifo = 16 };
-
-		insn_outb(DMA_PAGE_PORT, 0x41);
-		insn_outb(DMA_PAGE_PORT + UART_LSR, rows[i].status);
-		CHECK_EQ(serial_getc(&serial), rows[i].byte);
-		CHECK_EQ(serial.lost, rows[i].lost);
-	}
-	insn_outb(DMA_PAGE_PORT + UART_LSR, 0);
-}
-
 TEST_ID(console, font_has_every_character, "BT6")
 {
 	for (int c = 0; c < 256; c++) {
