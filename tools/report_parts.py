@@ -512,6 +512,26 @@ def ceiling(run):
     return Part("flush", "Page by page, or everything at once", lead, Figure(title, svg, colours, says), folded=[table])
 
 
+def steering(run):
+    """What it is worth to take pages that leave the direct map where it is split already."""
+    names = ["without steering", "with steering"]
+    groups = []
+    for what, heading in (("blocks", "blocks of 2 MiB"), ("gigabytes", "gigabytes")):
+        values = [run.counters.get(f"steering_{way}_{what}") for way in ("off", "on")]
+        if None not in values:
+            groups.append((f"{heading} that pages were taken out of",
+                           [(name, value, css, None, human(value)) for name, value, css in zip(names, values, ("p1", "p4"))]))
+    if not groups:
+        return None
+    title = "Where pages that leave the direct map come from, without steering and with it"
+    says = (f"The same {human(run.counters.get('steering_operations'))} operations twice, of which "
+            f"{human(run.counters.get('steering_unmapped'))} take a page out of the direct map. Each block that one was taken out "
+            "of was split; steering takes the next page where something is split already.")
+    figure = Figure(title, plots.bars(title, groups, "blocks, gigabytes"), [("p1", names[0]), ("p4", names[1])], says)
+    return Part("steering", "Steering", "The page allocator knows which requests will lose their mapping, and where they do "
+                "least harm.", figure)
+
+
 def free_memory(run):
     blocks = [(order, run.counters.get(f"free_order{order}")) for order in range(19)]
     blocks = [(order, count) for order, count in blocks if count is not None]
@@ -537,7 +557,7 @@ def counters(run, meanings):
 def of_run(run, peers, meanings):
     """The parts of one run that have something to say."""
     parts = [tests(run), direct_map(run), over_the_run(run), policies(run), executable(run), costs(run, peers),
-             several_cpus(run), ceiling(run), free_memory(run), counters(run, meanings)]
+             several_cpus(run), steering(run), ceiling(run), free_memory(run), counters(run, meanings)]
     return [part for part in parts if part]
 
 

@@ -179,7 +179,7 @@ class OtherReaders(Base):
         self.assertEqual(run["verdict"], "pass")
         self.assertEqual(run["machine"]["cpus"], 1)
         self.assertEqual(run["counters"]["tlb_frames_quarantined"], 0)
-        self.assertEqual({words["phase"] for words in run["lab"]}, {"before", "peak", "after", "loaded", "churned"})
+        self.assertEqual({words.get("phase") for words in run["lab"]}, {"before", "peak", "after", "loaded", "churned", None})
         self.assertTrue(run["trace"] and run["map"] and run["cost"] and run["execmem"])
 
     def junit(self, data):
@@ -544,6 +544,11 @@ class Page(Base):
         _, out, _ = self.one(cut)
         self.assertRegex(out, r"scattered, off +[\d,]+ +[\d,]+ +[\d,]+\n")
         self.read(self.page(cut))
+
+    def test_steering(self):
+        data = GOOD.replace(b"# counter ", b"# counter steering_operations=9 steering_unmapped=4 steering_off_blocks=78 "
+                            b"steering_on_blocks=7 ")
+        self.assertRegex(self.page(data), r"without steering: 78.*with steering: 7")
 
     def test_failures_come_first(self):
         text = self.page(test_run_qemu.FAILED)
