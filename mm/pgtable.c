@@ -33,9 +33,6 @@ int mm_plant;
 static struct pt_space *pt_spaces;
 static spinlock_t pt_spaces_lock = SPINLOCK_INIT_CLASS(LOCK_PT_SPACES);
 
-/* No entry: absent, but not zero, and no marker of a user table either. */
-#define PT_POISON 0x7ab1e0dead7ab1e0ull
-
 /* ---- Stores ---- */
 
 /*
@@ -207,7 +204,7 @@ void pt_table_retire(struct page *table)
 	table->gen = 0;
 	store_relaxed(&table->va, 0);
 	page_flags_remove(table, PAGE_PINNED);
-	if (CONFIG_DEBUG)
+	if (pt_checks)
 		poison(table);
 }
 

@@ -255,8 +255,13 @@ int pt_fill_tables(struct pt_space *space, struct range va, unsigned level) __mu
 
 /* Break-before-make: PT3. -1: as the CPU's errata ask; 0 off; 1 on. */
 extern int pt_bbm;
-/* Check each store against the rule of PT3, and each table's breaks after each change (debug=on, tests). */
+/*
+ * Check each store against the rule of PT3, and fill the tables that are freed with PT_POISON: who still walks one faults (debug=on, and
+ * in every test that does not measure).
+ */
 extern bool pt_checks;
+/* No entry: absent, but not zero, and no marker of a user table either. */
+#define PT_POISON 0x7ab1e0dead7ab1e0ull
 
 /* Leaves that the current mappings of a part would take if every uniform run had the largest leaf. */
 u64 pt_fewest_leaves(struct pt_space *space, enum pt_part part);

@@ -481,6 +481,48 @@ TEST_ID(pgtable, empty_tables_are_freed, "PT4 PT6")
 	fixture_area_put(&a);
 }
 
+/* Split a leaf and put it together again: the frame of the table that was in between. */
+static const u64 *freed_table(u64 va)
+{
+	const u64 *table;
+
+	CHECK_EQ(protect(va, PAGE_SIZE, 0, PTE_W), 0);
+	table = (const u64 *)align_down((u64)fixture_leaf(va).pte, PAGE_SIZE);
+	CHECK_EQ(protect(va, PAGE_SIZE, PTE_W, 0), 0);
+	CHECK(is_leaf_of(va, PT_2M));
+	return table;
+}
+
+static u32 poisoned(const u64 *table)
+{
+	u32 nr = 0;
+
+	for (unsigned i = 0; i < PT_ENTRIES; i++)
+		nr += table[i] == PT_POISON;
+	return nr;
+}
+
+/* It has no present entry any more; without the checks, which cost, it is left as it was. */
+TEST_ID(pgtable, freed_tables_are_poisoned, "PT4 TL5")
+{
+	enum pt_collapse_policy policy = fixture_policy(PT_COLLAPSE_EAGER);
+	unsigned watched = buddy_watched();
+	bool checks = pt_checks;
+	struct fixture_area a;
+
+	buddy_watch(BUDDY_POISON, false);	/* it would overwrite the frame once more */
+	if (fixture_area_get(&a, BLOCK, BLOCK) && map_nowhere(a.va, BLOCK, fixture_attrs())) {
+		pt_checks = true;
+		CHECK_EQ(poisoned(freed_table(a.va)), PT_ENTRIES);
+		pt_checks = false;
+		CHECK_EQ(poisoned(freed_table(a.va)), 0);
+		pt_checks = checks;
+	}
+	fixture_area_put(&a);
+	buddy_watch(BUDDY_POISON, watched & BUDDY_POISON);
+	fixture_policy(policy);
+}
+
 /* ---- Errors change nothing ---- */
 
 TEST_ID(pgtable, map_over_something_else_is_busy, "PT2 PT3")

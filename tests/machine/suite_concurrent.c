@@ -34,7 +34,6 @@
 #define PAUSE_NS 500000u
 #define LOOKED_AT 8u		/* pages of a range that a cycle looks at */
 #define NAME(slot, page) (0x9a3e000000000000ull + (slot) * 0x10000ull + (page))
-#define POISON 0xf4eed7ab1e00f4eeull	/* no present entry */
 #define OVERWRITTEN 0xdeadull	/* what the next owner of the frame would write */
 
 /* Slots of 2M in the area: one for each changer, and the shared one. Far apart, so that they share tables from 1G on. */
@@ -469,7 +468,7 @@ TEST_ID(concurrent, a_walk_of_a_freed_table_is_noticed, "PT3 TL5")
 		look_at_kept();
 		CHECK_EQ(world.kept_reads, 1);
 		for (unsigned i = 0; i < PT_ENTRIES; i++)
-			((u64 *)page_to_virt(freed))[i] = POISON;
+			((u64 *)page_to_virt(freed))[i] = PT_POISON;
 		arch_pte_store(slot.pte, pte_table(page_to_phys(freed), false), slot.level);
 		arch_tlb_flush_all();
 		look_at_kept();

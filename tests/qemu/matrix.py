@@ -102,8 +102,6 @@ ROWS = [
     # The full counts of what needs all CPUs: hours on two cores.
     Row("4cpu-soak", cpus=4, append="lab=off soak=on suite=tlb*,smp,thread,log", soak_only=True, seconds=10800, expect=SHOT),
     Row("4cpu-soak-concurrent", cpus=4, append="lab=off soak=on suite=concurrent", soak_only=True, seconds=21600, expect=SHOT),
-    Row("4cpu-soak-poison", variant="debug", cpus=4, append="lab=off soak=on suite=concurrent", soak_only=True, seconds=21600,
-        expect=SHOT),
     Row("2cpu-lab", cpus=2, memory="1G", append="suite=lab_cpus", expect=SHOT, soak_only=True),
     Row("4cpu-lab", cpus=4, memory="1G", append="suite=lab_cpus", expect=SHOT),
     Row("8cpu-lab", cpus=8, memory="1G", append="suite=lab_cpus", expect=SHOT, soak_only=True),
