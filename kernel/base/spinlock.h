@@ -2,12 +2,13 @@
 /*
  * A test-and-test-and-set spinlock that knows its holder.
  *
- * Task context only may spin; IRQ and NMI use spin_trylock (DESIGN: Contexts and locks), so no
+ * Task context only may spin, with interrupts on; IRQ and NMI use spin_trylock (DESIGN: Contexts and locks), so no
  * lock ever needs interrupts off. Held locks are counted per CPU: waiting for a shootdown with one
  * held is a deadlock waiting to happen, and asserted against (TL1).
  *
  * Debug builds know the order in which locks are taken: a lock has a class, and one is never waited for while another of
- * its class, or of one further in, is held. To try is allowed in any order. Release builds have none of it.
+ * its class, or of one further in, is held. To try is allowed in any order. And they assert that who has to wait can be interrupted.
+ * Release builds have none of it.
  */
 #ifndef KERNEL_BASE_SPINLOCK_H
 #define KERNEL_BASE_SPINLOCK_H
@@ -51,6 +52,16 @@ static inline void lock_check_order(const struct cpu_state *cpu, const spinlock_
 			      lock_class_name(held));
 }
 
+/*
+ * Somebody has the lock. Who waits for it must answer meanwhile: the holder may lead a rendezvous with the very lock held, or stand in
+ * one, and that waits for every CPU that is up (rendezvous.c); nor would a shootdown end that a third CPU waits for.
+ */
+static inline void lock_check_wait(const struct cpu_state *cpu, const spinlock_t *lock)
+{
+	if (!arch_irqs_enabled() && cpumask_has(arch_cpus_online(), cpu->id))
+		panic("a lock (%s) that somebody holds is waited for with interrupts off", lock_class_name(lock->class));
+}
+
 static inline void lock_note(struct cpu_state *cpu, const spinlock_t *lock, int by)
 {
 	cpu->locks_held += (u32)by;
@@ -60,6 +71,7 @@ static inline void lock_note(struct cpu_state *cpu, const spinlock_t *lock, int 
 #define SPINLOCK_INIT_CLASS(class_) { 0 }
 #define spin_set_class(lock, class_) ((void)0)
 #define lock_check_order(cpu, lock) ((void)0)
+#define lock_check_wait(cpu, lock) ((void)0)
 #define lock_note(cpu, lock, by) ((void)((cpu)->locks_held += (u32)(by)))
 #endif
 
@@ -85,6 +97,7 @@ static inline void spin_lock(spinlock_t *lock)
 		if (likely(compare_exchange(&lock->holder, &free, cpu->id + 1)))
 			break;
 		debug_assert(free != cpu->id + 1);	/* already ours: would spin for ever */
+		lock_check_wait(cpu, lock);
 		while (load_relaxed(&lock->holder))
 			arch_relax();
 	}
