@@ -53,6 +53,17 @@ static bool ids_need_x2apic(void)
 	return false;
 }
 
+/* On this CPU: pins of its APIC that carry NMIs, by its ACPI processor UID. */
+static void wire_nmis(u32 uid)
+{
+	for (u32 i = 0; i < acpi.nr_local_nmis; i++) {
+		const struct acpi_local_nmi *nmi = &acpi.local_nmis[i];
+
+		if (nmi->uid == uid || nmi->uid == ACPI_ALL_CPUS)
+			apic_wire_nmi(nmi->lint, nmi->active_low);
+	}
+}
+
 static void init_apic(void)
 {
 	u64 pa = apic_pa();
@@ -67,6 +78,9 @@ static void init_apic(void)
 	cpu_local()->apic_id = apic_id();
 	if (!apic_present())
 		log_warn("no local APIC: one CPU, no timer, no NMIs to be sent");
+	for (u32 i = 0; apic_present() && i < acpi.nr_cpus; i++)
+		if (acpi.cpus[i].apic_id == cpu_local()->apic_id)
+			wire_nmis(acpi.cpus[i].uid);
 }
 
 static void init_ioapics(void)
@@ -118,6 +132,7 @@ struct cpu {
 	struct range stacks[CPU_STACKS];
 	u64 tsc;		/* when it came in */
 	u32 node;
+	u32 uid;		/* ACPI's */
 	u32 state;		/* enum cpu_progress */
 };
 
@@ -205,6 +220,7 @@ static void other_cpu_main(void *arg)
 	}
 	if (!compare_exchange(&c->state, &absent, CPU_COMING))
 		smp_park();
+	wire_nmis(c->uid);
 	percpu_set_online(c->local.state.id);
 	tlb_space_enter(&kernel_space);
 	arch_switch_root(kernel_space.root);
@@ -241,6 +257,7 @@ static struct cpu *make_cpu(u32 id, const struct acpi_cpu *which)
 	c->local.data = range_len((u64)c, align_up(sizeof(*c), PAGE_SIZE));
 	c->local.apic_id = which->apic_id;
 	c->node = which->node;
+	c->uid = which->uid;
 	percpu_prepare(&c->local, id, c->stacks);
 	return c;
 }

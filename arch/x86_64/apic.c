@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The local APIC (SDM 3A chapter 11). NMIs (LINT1) are left as the firmware routed them: they report broken hardware.
+ * The local APIC (SDM 3A chapter 11). LINT1, which reports broken hardware, is left as the firmware routed it until its tables have been
+ * read (apic_wire_nmi()).
  */
 #include "arch/x86_64/apic.h"
 
@@ -24,7 +25,6 @@
 #define LVT_CMCI 0x2f0u
 #define LVT_THERMAL 0x330u
 #define LVT_PMC 0x340u
-#define LVT_LINT0 0x350u
 #define LVT_ERROR 0x370u
 
 #define SVR_ENABLED (1u << 8)
@@ -44,8 +44,8 @@ static const struct {
 	u16 reg;
 	u8 min_entry;
 } lvt[] = {
-	{ APIC_LVT_TIMER, 0 }, { LVT_LINT0, 1 },   { LVT_ERROR, 3 },
-	{ LVT_PMC, 4 },	       { LVT_THERMAL, 5 }, { LVT_CMCI, 6 },
+	{ APIC_LVT_TIMER, 0 }, { APIC_LVT_LINT0, 1 }, { LVT_ERROR, 3 },
+	{ LVT_PMC, 4 },	       { LVT_THERMAL, 5 },    { LVT_CMCI, 6 },
 };
 
 static volatile u8 *lapic;	/* the same address on every CPU */
@@ -165,6 +165,12 @@ bool apic_init_cpu(void)
 		return false;
 	take_over();
 	return true;
+}
+
+/* An edge, whatever the firmware's tables say of levels: the trigger is that of fixed interrupts only, and clear at LINT1 (SDM 3A 11.5.1). */
+void apic_wire_nmi(unsigned pin, bool active_low)
+{
+	apic_write(pin ? APIC_LVT_LINT1 : APIC_LVT_LINT0, APIC_LVT_NMI | (active_low ? APIC_LVT_ACTIVE_LOW : 0));
 }
 
 /* ---- Commands ---- */

@@ -24,9 +24,13 @@ enum apic_vector {
 
 /* Registers, as offsets in memory; in x2APIC mode each is an MSR. */
 #define APIC_LVT_TIMER 0x320u
+#define APIC_LVT_LINT0 0x350u
+#define APIC_LVT_LINT1 0x360u
 #define APIC_TIMER_INITIAL 0x380u
 #define APIC_TIMER_CURRENT 0x390u
 #define APIC_TIMER_DIVIDE 0x3e0u
+#define APIC_LVT_NMI (4u << 8)
+#define APIC_LVT_ACTIVE_LOW (1u << 13)
 #define APIC_LVT_MASKED (1u << 16)
 
 /* Physical address of this CPU's registers; 0: it is reached by MSRs (x2APIC), or there is none that is switched on. */
@@ -40,6 +44,9 @@ void apic_init(volatile void *registers, bool wide);
 
 /* The same for another CPU, in the same mode. False: it cannot be had in that mode. On that CPU, interrupts off. */
 bool apic_init_cpu(void);
+
+/* On this CPU: what arrives at pin LINT0 or LINT1 is an NMI, with that polarity. */
+void apic_wire_nmi(unsigned pin, bool active_low);
 
 /* Whether there is one. Without it there are no IPIs and no timer, and one CPU. */
 bool apic_present(void);

@@ -69,6 +69,7 @@ struct view {
 	u64 rsp;
 	u64 cr0, cr3, cr4, efer, pat;
 	u32 apic;
+	u32 lints[2];		/* entries of the local vector table */
 	struct mtrr_state mtrr;
 };
 static struct view views[MAX_CPUS];
@@ -91,6 +92,10 @@ static void look(void *arg)
 	v->efer = insn_rdmsr(MSR_EFER);
 	v->pat = cpu_has(CPU_PAT) ? insn_rdmsr(MSR_PAT) : 0;
 	v->apic = apic_id();
+	if (apic_present()) {
+		v->lints[0] = apic_read(APIC_LVT_LINT0);
+		v->lints[1] = apic_read(APIC_LVT_LINT1);
+	}
 	mtrr_read(&v->mtrr);
 }
 
@@ -151,6 +156,57 @@ TEST_ID(smp, each_has_its_own_tables_and_stacks, "BT5")
 			CHECK(other == cpu || o->apic_id != local->apic_id);
 		}
 	}
+}
+
+static const struct acpi_cpu *acpi_cpu_of(const struct cpu_local *local)
+{
+	for (u32 i = 0; i < acpi.nr_cpus; i++)
+		if (acpi.cpus[i].apic_id == local->apic_id)
+			return &acpi.cpus[i];
+	return NULL;
+}
+
+/* What a pin's entry must be. False: ACPI does not say. */
+static bool wanted_lint(const struct acpi_cpu *cpu, u8 lint, u32 *entry)
+{
+	bool named = false;
+
+	for (u32 i = 0; i < acpi.nr_local_nmis; i++) {
+		const struct acpi_local_nmi *nmi = &acpi.local_nmis[i];
+
+		if (nmi->lint != lint || (nmi->uid != ACPI_ALL_CPUS && nmi->uid != cpu->uid))
+			continue;
+		*entry = 4u << 8 | (nmi->active_low ? 1u << 13 : 0);	/* SDM 3A figure 11-8 */
+		named = true;
+	}
+	return named;
+}
+
+/* Pins that carry NMIs are wired as the MADT has it, on each CPU; LINT0 is masked else. */
+TEST_ID(smp, pins_of_local_nmis_are_wired, "BT4 BT5")
+{
+	u32 entry, named = 0;
+
+	if (!apic_present() || !acpi.has_madt)
+		SKIP("no local APIC, or no MADT");
+	look_everywhere();
+	for_each_cpu(cpu, arch_cpus_online()) {
+		const struct acpi_cpu *a = acpi_cpu_of(cpu_locals[cpu]);
+
+		REQUIRE(a != NULL);
+		for (u8 lint = 0; lint < 2; lint++) {
+			u32 seen = views[cpu].lints[lint] & ~(1u << 12 | 1u << 14);	/* pending and remote IRR: read-only */
+
+			if (wanted_lint(a, lint, &entry)) {
+				CHECK_EQ(seen, entry);
+				named++;
+			} else if (!lint) {
+				CHECK(seen & APIC_LVT_MASKED);
+			}
+		}
+	}
+	CHECK(named > 0 || !acpi.nr_local_nmis);
+	test_note("entries=%u pins=%u", acpi.nr_local_nmis, named);
 }
 
 TEST_ID(smp, all_have_the_same_control_registers, "BT5")
