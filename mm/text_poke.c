@@ -118,7 +118,10 @@ void text_poke_retire(void)
 	fetch_add(&retired, 1);
 }
 
-/* Read first, then ask: what is retired meanwhile is the next one's. A CPU that does not answer has been given up by then, and the run fails. */
+/*
+ * Read first, then ask: what is retired meanwhile is the next one's. A CPU that does not answer has been given up by then, and the
+ * run fails.
+ */
 void text_poke_reuse(void)
 {
 	u64 done = load_acquire(&serialised), now = load_acquire(&retired);

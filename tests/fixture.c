@@ -51,6 +51,31 @@ struct pt_slot fixture_leaf(u64 va)
 	return s;
 }
 
+u64 fixture_pa(u64 va)
+{
+	struct pt_slot s = fixture_leaf(va);
+
+	return pte_leaf_pa(s.value, s.level).raw + (va & (pt_span(s.level) - 1));
+}
+
+struct page *fixture_block_in(u64 gigabyte)
+{
+	u32 held = PFN_NONE;	/* a list through struct page */
+	struct page *block;
+
+	while ((block = alloc_pages(ORDER_2M, 0)) && page_to_phys(block).raw / GIB != gigabyte) {
+		block->next = held;
+		held = (u32)page_to_pfn(block);
+	}
+	while (held != PFN_NONE) {
+		struct page *other = pfn_to_page(held);
+
+		held = other->next;
+		free_pages(other, ORDER_2M);
+	}
+	return block;
+}
+
 int fixture_change(enum pt_op op, struct range va, u64 pa, u64 set, u64 clear)
 {
 	struct pt_change c = { .op = op, .va = va, .pa = phys(pa), .set = set, .clear = clear };

@@ -31,6 +31,12 @@ u64 fixture_nowhere(void);
 /* The leaf or absent entry that decides about a kernel address. */
 struct pt_slot fixture_leaf(u64 va);
 
+/* Physical address of what is mapped at a kernel address. */
+u64 fixture_pa(u64 va);
+
+/* 2 MiB of memory in that gigabyte (its number): others are held until one comes that is. NULL: none is free. */
+struct page *fixture_block_in(u64 gigabyte);
+
 /* One change of kernel_space, finished. */
 int fixture_change(enum pt_op op, struct range va, u64 pa, u64 set, u64 clear);
 

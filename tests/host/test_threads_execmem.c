@@ -30,7 +30,6 @@
 
 #define CODE 300u		/* bytes that are filled in at once, at most */
 #define CHANGES 3u		/* of frames, for each object */
-#define BLOCKS_TRIED 1024u
 
 static struct {
 	u64 seed;
@@ -47,18 +46,6 @@ static void expect(bool ok)
 		fetch_add(&w.wrong, 1);
 }
 
-static u64 gigabyte_of(u64 pa)
-{
-	return pa / GIB;
-}
-
-static u64 frame_of(u64 va)
-{
-	struct pt_slot s = fixture_leaf(va);
-
-	return pte_leaf_pa(s.value, s.level).raw + (va & (pt_span(s.level) - 1));
-}
-
 /* ---- Who fills ---- */
 
 static bool holds(const u8 *at, const u8 *want, u64 n)
@@ -73,14 +60,14 @@ static bool holds(const u8 *at, const u8 *want, u64 n)
 static void check_sealed(const u8 *p, enum execmem_type type, u64 size)
 {
 	bool text = type == EXECMEM_TEXT;
-	u64 alias = phys_to_va(phys(frame_of((u64)p)));
+	u64 alias = phys_to_va(phys(fixture_pa((u64)p)));
 
 	expect(sim_access(host_cpu(), (u64)p, SIM_EXEC).fault == (text ? SIM_OK : SIM_RIGHTS));
 	expect(sim_access(host_cpu(), (u64)p, SIM_WRITE).fault == SIM_RIGHTS);
 	expect(sim_access(host_cpu(), alias, SIM_WRITE).fault != SIM_OK);
 	expect(sim_access(host_cpu(), alias, SIM_EXEC).fault != SIM_OK);
 	sim_check_range(range(align_down((u64)p, PAGE_SIZE), align_up((u64)p + size, PAGE_SIZE)));
-	fetch_add(&w.in_gigabyte, gigabyte_of(frame_of((u64)p)) == gigabyte_of(page_to_phys(w.block).raw));
+	fetch_add(&w.in_gigabyte, fixture_pa((u64)p) / GIB == page_to_phys(w.block).raw / GIB);
 }
 
 static void use_object(struct rng *rng)
@@ -180,23 +167,6 @@ static void play(void *arg)
 
 /* ---- The whole ---- */
 
-/* A block in the gigabyte of that frame. */
-static struct page *block_beside(u64 pa)
-{
-	static struct page *others[BLOCKS_TRIED];
-	struct page *block = NULL;
-	unsigned n = 0;
-
-	while (n < BLOCKS_TRIED && (block = alloc_pages(ORDER_2M, 0)) &&
-	       gigabyte_of(page_to_phys(block).raw) != gigabyte_of(pa)) {
-		others[n++] = block;
-		block = NULL;
-	}
-	while (n)
-		free_pages(others[--n], ORDER_2M);
-	return block;
-}
-
 /* Returns how much was wrong. */
 static u64 fill_beside_changes(enum execmem_policy policy, unsigned rounds)
 {
@@ -211,7 +181,7 @@ static u64 fill_beside_changes(enum execmem_policy policy, unsigned rounds)
 	expect(execmem_set_policy(policy) == 0);
 	stays = execmem_alloc(EXECMEM_TEXT, sizeof(code), 0);
 	expect(stays && execmem_fill(stays, code, sizeof(code)) == 0 && execmem_seal(stays) == 0);
-	w.block = stays ? block_beside(frame_of((u64)stays)) : NULL;
+	w.block = stays ? fixture_block_in(fixture_pa((u64)stays) / GIB) : NULL;
 	expect(w.block != NULL);
 	if (w.block)
 		host_threads_run(play, NULL, seed);

@@ -154,26 +154,15 @@ static void write_phase(struct code_run *run, enum code_phase phase)
 {
 	struct report_state *r = &run->result->states[phase], *b = &run->result->states[CODE_BEFORE];
 	struct execmem_stats *e = &run->result->execmem[phase];
+	char words[LAB_WORDS];
 
 	report_read(r);
 	report_sample();
 	execmem_read_stats(EXECMEM_TYPES, e);
-	log_info("lab workload=code policy=%s memory=fresh collapse=eager cpus=%u n=%u phase=%s leaves_4k=%llu leaves_2m=%llu "
-		 "leaves_1g=%llu fewest=%llu level2_splits=%llu level3_splits=%llu level2_collapses=%llu "
-		 "level3_collapses=%llu tables=%llu flush_all=%llu flush_one=%llu remote_flush=%llu "
-		 "pages_invalidated=%llu asked=%llu used=%llu wasted=%llu exec_leaves_4k=%llu exec_leaves_2m=%llu",
-		 execmem_policy_name(run->policy), measure_cpus(), OBJECTS, phase_names[phase],
-		 ULL(r->map.direct_map_4k / (4 * KIB)), ULL(r->map.direct_map_2m / (2 * MIB)),
-		 ULL(r->map.direct_map_1g / GIB), ULL(r->map.fewest_leaves),
-		 ULL(r->map.direct_map_level2_splits - b->map.direct_map_level2_splits),
-		 ULL(r->map.direct_map_level3_splits - b->map.direct_map_level3_splits),
-		 ULL(r->map.direct_map_level2_collapses - b->map.direct_map_level2_collapses),
-		 ULL(r->map.direct_map_level3_collapses - b->map.direct_map_level3_collapses), ULL(r->direct_tables),
-		 ULL(r->tlb.nr_tlb_local_flush_all - b->tlb.nr_tlb_local_flush_all),
-		 ULL(r->tlb.nr_tlb_local_flush_one - b->tlb.nr_tlb_local_flush_one),
-		 ULL(r->tlb.nr_tlb_remote_flush - b->tlb.nr_tlb_remote_flush),
-		 ULL(r->tlb.pages_invalidated - b->tlb.pages_invalidated), ULL(e->asked), ULL(e->used), ULL(e->wasted),
-		 ULL(e->leaves_4k), ULL(e->leaves_2m));
+	log_info("lab workload=code policy=%s memory=fresh collapse=eager cpus=%u n=%u phase=%s %s asked=%llu used=%llu wasted=%llu "
+		 "exec_leaves_4k=%llu exec_leaves_2m=%llu",
+		 execmem_policy_name(run->policy), measure_cpus(), OBJECTS, phase_names[phase], lab_map_words(words, r, b), ULL(e->asked),
+		 ULL(e->used), ULL(e->wasted), ULL(e->leaves_4k), ULL(e->leaves_2m));
 }
 
 static void mark(struct code_run *run, enum mark at)

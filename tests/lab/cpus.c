@@ -166,25 +166,14 @@ static u64 refills_of(const struct figures *f)
 static void phase(enum lab_phase which, const char *name)
 {
 	const struct figures *b = &row.at[LAB_BEFORE], *f = &row.at[which];
-	const struct directmap_stats *m = &f->state.map, *was = &b->state.map;
+	char words[LAB_WORDS];
 
 	read_figures(&row.at[which]);
 	report_sample();
-	log_info("lab workload=%s policy=%s memory=%s collapse=%s cpus=%u workers=%u n=%u phase=%s leaves_4k=%llu leaves_2m=%llu "
-		 "leaves_1g=%llu level2_splits=%llu level3_splits=%llu level2_collapses=%llu level3_collapses=%llu tables=%llu "
-		 "flush_all=%llu flush_one=%llu remote_flush=%llu interrupts=%llu pages_invalidated=%llu frames_waiting=%llu "
+	log_info("lab workload=%s policy=%s memory=%s collapse=%s cpus=%u workers=%u n=%u phase=%s %s interrupts=%llu frames_waiting=%llu "
 		 "cache_refills=%llu",
 		 row.workload->name, row.policy->name, row.setting->memory_name, row.setting->collapse_name, row.cpus, row.workers,
-		 PAGES, name, ULL(m->direct_map_4k / (4 * KIB)), ULL(m->direct_map_2m / (2 * MIB)),
-		 ULL(m->direct_map_1g / GIB), ULL(m->direct_map_level2_splits - was->direct_map_level2_splits),
-		 ULL(m->direct_map_level3_splits - was->direct_map_level3_splits),
-		 ULL(m->direct_map_level2_collapses - was->direct_map_level2_collapses),
-		 ULL(m->direct_map_level3_collapses - was->direct_map_level3_collapses), ULL(f->state.direct_tables),
-		 ULL(f->state.tlb.nr_tlb_local_flush_all - b->state.tlb.nr_tlb_local_flush_all),
-		 ULL(f->state.tlb.nr_tlb_local_flush_one - b->state.tlb.nr_tlb_local_flush_one),
-		 ULL(f->state.tlb.nr_tlb_remote_flush - b->state.tlb.nr_tlb_remote_flush),
-		 ULL(f->interrupts - b->interrupts),
-		 ULL(f->state.tlb.pages_invalidated - b->state.tlb.pages_invalidated), ULL(row.waiting),
+		 PAGES, name, lab_map_words(words, &f->state, &b->state), ULL(f->interrupts - b->interrupts), ULL(row.waiting),
 		 ULL(refills_of(f) - refills_of(b)));
 }
 

@@ -265,25 +265,32 @@ static u64 refill_batches_at(enum lab_phase phase)
 	return cache_states[phase].flush_batches - cache_states[LAB_BEFORE].flush_batches;
 }
 
+const char *lab_map_words(char words[LAB_WORDS], const struct report_state *now, const struct report_state *before)
+{
+	const struct directmap_stats *m = &now->map, *was = &before->map;
+	const struct tlb_stats *t = &now->tlb, *then = &before->tlb;
+
+	fmt_print(words, LAB_WORDS,
+		  "leaves_4k=%llu leaves_2m=%llu leaves_1g=%llu fewest=%llu level2_splits=%llu level3_splits=%llu level2_collapses=%llu "
+		  "level3_collapses=%llu tables=%llu flush_all=%llu flush_one=%llu remote_flush=%llu pages_invalidated=%llu",
+		  ULL(m->direct_map_4k / (4 * KIB)), ULL(m->direct_map_2m / (2 * MIB)), ULL(m->direct_map_1g / GIB),
+		  ULL(m->fewest_leaves), ULL(m->direct_map_level2_splits - was->direct_map_level2_splits),
+		  ULL(m->direct_map_level3_splits - was->direct_map_level3_splits),
+		  ULL(m->direct_map_level2_collapses - was->direct_map_level2_collapses),
+		  ULL(m->direct_map_level3_collapses - was->direct_map_level3_collapses), ULL(now->direct_tables),
+		  ULL(t->nr_tlb_local_flush_all - then->nr_tlb_local_flush_all),
+		  ULL(t->nr_tlb_local_flush_one - then->nr_tlb_local_flush_one),
+		  ULL(t->nr_tlb_remote_flush - then->nr_tlb_remote_flush), ULL(t->pages_invalidated - then->pages_invalidated));
+	return words;
+}
+
 static void write_phase(const struct lab_run *run, enum lab_phase phase)
 {
-	const struct report_state *s = &run->states[phase], *b = &run->states[LAB_BEFORE];
+	char words[LAB_WORDS];
 
-	log_info("lab workload=%s policy=%s memory=%s collapse=%s cpus=%u n=%u phase=%s leaves_4k=%llu leaves_2m=%llu "
-		 "leaves_1g=%llu fewest=%llu level2_splits=%llu level3_splits=%llu level2_collapses=%llu "
-		 "level3_collapses=%llu tables=%llu flush_all=%llu flush_one=%llu remote_flush=%llu pages_invalidated=%llu "
-		 "cache_refills=%llu cache_batches=%llu",
+	log_info("lab workload=%s policy=%s memory=%s collapse=%s cpus=%u n=%u phase=%s %s cache_refills=%llu cache_batches=%llu",
 		 run->workload->name, run->policy->name, memory_names[run->memory], collapse_names[run->collapse], measure_cpus(), run->n,
-		 phase_names[phase], ULL(s->map.direct_map_4k / (4 * KIB)), ULL(s->map.direct_map_2m / (2 * MIB)),
-		 ULL(s->map.direct_map_1g / GIB), ULL(s->map.fewest_leaves),
-		 ULL(s->map.direct_map_level2_splits - b->map.direct_map_level2_splits),
-		 ULL(s->map.direct_map_level3_splits - b->map.direct_map_level3_splits),
-		 ULL(s->map.direct_map_level2_collapses - b->map.direct_map_level2_collapses),
-		 ULL(s->map.direct_map_level3_collapses - b->map.direct_map_level3_collapses), ULL(s->direct_tables),
-		 ULL(s->tlb.nr_tlb_local_flush_all - b->tlb.nr_tlb_local_flush_all),
-		 ULL(s->tlb.nr_tlb_local_flush_one - b->tlb.nr_tlb_local_flush_one),
-		 ULL(s->tlb.nr_tlb_remote_flush - b->tlb.nr_tlb_remote_flush),
-		 ULL(s->tlb.pages_invalidated - b->tlb.pages_invalidated), ULL(refills_at(phase)),
+		 phase_names[phase], lab_map_words(words, &run->states[phase], &run->states[LAB_BEFORE]), ULL(refills_at(phase)),
 		 ULL(refill_batches_at(phase)));
 }
 

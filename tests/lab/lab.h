@@ -110,6 +110,13 @@ u32 lab_take(struct lab_run *run, u32 n);		/* returns how many were to be had; l
 bool lab_alias(struct lab_run *run, u32 n);		/* each of the first n */
 u32 lab_pairs(struct lab_run *run, u32 n, u32 pairs);	/* random ones of n; returns how many are held afterwards */
 void lab_give(struct lab_run *run, u32 n);
+/*
+ * The words that `# lab` lines of all kinds share: what the direct map is now, and what has happened to it, and to the TLBs, since
+ * `before`. Into words, which are returned.
+ */
+#define LAB_WORDS 480u
+const char *lab_map_words(char words[LAB_WORDS], const struct report_state *now, const struct report_state *before);
+
 /* The height of the workload: everything is taken. */
 void lab_peak(struct lab_run *run);
 

@@ -45,10 +45,8 @@ struct world {
 	struct fixture_area area;
 	struct page *blocks[SLOTS];
 	u32 cycles;			/* that a changer makes */
-	u32 gate;			/* open: nobody begins before all are there */
 	u32 done;			/* changers that have made their cycles */
 	u32 meetings;			/* of all changers so far, times their number */
-	u32 ended;			/* threads that have nothing to do any more */
 	u32 failed_calls;
 	u32 wrong_reads;		/* by the changers: not what they had just made */
 	u32 stale_reads;		/* by anyone: what was overwritten, or is nonsense */
@@ -337,40 +335,23 @@ static void unmake_world(void)
 			free_pages(world.blocks[i], ORDER_2M);
 }
 
-/* One thread. Stacks come and go with threads, which the audit would notice: so all begin and end together. */
-struct role {
-	void (*fn)(void *arg);
-	u64 arg;
-};
-
-static void play_role(void *arg)
-{
-	struct role *role = arg;
-
-	while (!load_acquire(&world.gate))
-		thread_yield();
-	role->fn((void *)role->arg);
-	fetch_add(&world.ended, 1);
-}
-
 static void run_world(void (*changer)(void *arg))
 {
-	struct role roles[] = { { changer, 0 },	{ changer, 1 },	   { changer, 2 },    { changer, 3 },
-				{ audit_on, 0 }, { read_on, 1000 }, { walk_on, 2000 }, { read_on, 3000 } };
-	struct thread *threads[ARRAY_SIZE(roles)];
+	struct crew_role roles[CHANGERS + 4] = {
+		[CHANGERS] = { "auditor", audit_on, 0 },
+		{ "reader", read_on, 1000 },
+		{ "walker", walk_on, 2000 },
+		{ "reader", read_on, 3000 },
+	};
 	u32 ids[CREW_MAX], online = 0, still = 0;
-	unsigned nr = crew_cpus(ids);
 	struct fixture_events before, after;
 
+	for (unsigned i = 0; i < CHANGERS; i++)
+		roles[i] = (struct crew_role){ "changer", changer, i };
 	for_each_cpu(cpu, arch_cpus_online())
 		online += cpu < MAX_CPUS;
 	fixture_events(&before);
-	for (unsigned i = 0; i < ARRAY_SIZE(roles); i++)
-		threads[i] = crew_start(ids[i % nr], i < CHANGERS ? "changer" : "beside", play_role, &roles[i]);
-	store_release(&world.gate, 1);
-	while (load_acquire(&world.ended) < ARRAY_SIZE(roles))
-		thread_sleep(PAUSE_NS);
-	crew_join(threads, ARRAY_SIZE(roles));
+	crew_play(roles, ARRAY_SIZE(roles));
 	fixture_events(&after);
 	for_each_cpu(cpu, arch_cpus_online())
 		still += cpu < MAX_CPUS;
@@ -390,7 +371,7 @@ static void run_world(void (*changer)(void *arg))
 		CHECK(after.collapses[PT_2M] > before.collapses[PT_2M]);
 	}
 	CHECK_EQ(pt_check(&kernel_space), 0);
-	test_note("cpus=%u cycles=%u splits=%llu collapses=%llu audits=%u walks=%u reads=%u faults=%u kept=%u", nr,
+	test_note("cpus=%u cycles=%u splits=%llu collapses=%llu audits=%u walks=%u reads=%u faults=%u kept=%u", crew_cpus(ids),
 		  world.cycles * CHANGERS, (unsigned long long)(after.splits[PT_2M] - before.splits[PT_2M]),
 		  (unsigned long long)(after.collapses[PT_2M] - before.collapses[PT_2M]), world.audits, world.walks,
 		  world.reads, world.faults, world.kept_reads);

@@ -135,19 +135,30 @@ static void never_ends(void *arg)
 		arch_relax();
 }
 
-TEST_ID(deaf, a_call_that_does_not_end, "TL1")
+/* Ask the last CPU for what does not return. Returns its number; 0: it may not be asked, and the test is skipped. */
+static u32 call_without_return(void (*fn)(void *arg), cpumask_t *dead)
 {
-	cpumask_t one = { { 0 } }, dead = { { 0 } };
+	cpumask_t one = { { 0 } };
 	u32 victim = last_cpu();
-	u64 since = arch_cycles();
 
-	if (cmdline.plant != PLANT_DEAF_CPU)
-		SKIP("plant=deaf-cpu asks for it");
-	if (!victim)
-		SKIP("one CPU: there is nobody to ask");
+	if (cmdline.plant != PLANT_DEAF_CPU || !victim) {
+		test_skip("plant=deaf-cpu asks for it, and more than one CPU");
+		return 0;
+	}
 	ipi_timeout_ms = TIMEOUT_MS;
 	cpumask_set(&one, victim);
-	ipi_call(&one, never_ends, NULL, &dead);
+	ipi_call(&one, fn, NULL, dead);
+	return victim;
+}
+
+TEST_ID(deaf, a_call_that_does_not_end, "TL1")
+{
+	cpumask_t dead = { { 0 } };
+	u64 since = arch_cycles();
+	u32 victim = call_without_return(never_ends, &dead);
+
+	if (!victim)
+		return;
 	note_ms(since);
 	CHECK_EQ(entered, 1);
 	CHECK(cpumask_has(&dead, victim));
@@ -165,15 +176,8 @@ static void never_unlocks(void *arg)
 /* What it holds it keeps, so nobody can go on: the run ends in a panic that names it, and does not hang. */
 TEST_ID(deaf, a_call_that_ends_holding_a_lock, "TL1 RP4")
 {
-	cpumask_t one = { { 0 } }, dead = { { 0 } };
-	u32 victim = last_cpu();
+	cpumask_t dead = { { 0 } };
 
-	if (cmdline.plant != PLANT_DEAF_CPU)
-		SKIP("plant=deaf-cpu asks for it");
-	if (!victim)
-		SKIP("one CPU: there is nobody to ask");
-	ipi_timeout_ms = TIMEOUT_MS;
-	cpumask_set(&one, victim);
-	ipi_call(&one, never_unlocks, NULL, &dead);
-	CHECK(false);		/* not reached */
+	if (call_without_return(never_unlocks, &dead))
+		CHECK(false);		/* not reached */
 }
