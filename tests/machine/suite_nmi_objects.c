@@ -4,9 +4,6 @@
  * objects themselves (SPEC PA2, PA4). Each CPU's task and each CPU's handler keep objects with a word in them that must be there
  * when they are freed; handlers free each other's.
  */
-#include "arch/x86_64/apic.h"
-#include "arch/x86_64/ipi.h"
-#include "arch/x86_64/nmi.h"
 #include "kernel/base/atomic.h"
 #include "kernel/base/bits.h"
 #include "kernel/base/rng.h"
@@ -14,21 +11,20 @@
 #include "mm/buddy.h"
 #include "mm/kmalloc.h"
 #include "tests/machine/crew.h"
+#include "tests/machine/storm.h"
 #include "tests/test.h"
 
 #define NMIS 1000u
 #define NMIS_SOAK 100000u
-#define STORM_HZ 8000u
 #define HELD 8u
 #define BURST 40u
-#define SPINS_MAX 4000000000ull
 
 static const u16 sizes[] = { 16, 64, 64, 200, 1024, 2048, 5000 };
 
 /* Of one CPU, written by its handler. */
 struct hits {
 	struct rng rng;
-	u64 nmis, locked;	/* all, and those that interrupted the holder of a size's lock */
+	u64 locked;	/* NMIs that interrupted the holder of a size's lock */
 	u64 asked, had, freed;
 	u64 locked_asked, locked_had;
 	u64 torn;
@@ -37,7 +33,7 @@ struct hits {
 static struct {
 	struct hits of[MAX_CPUS];
 	u64 *slots[MAX_CPUS * HELD];	/* objects of handlers; whoever exchanges one out frees it */
-	u64 wanted, seen, rounds, wrong, seed;
+	u64 rounds, wrong, seed;
 	u32 cpus;
 } m;
 
@@ -46,13 +42,11 @@ static u64 word_of(const u64 *p)
 	return (u64)p ^ 0x5a5a;
 }
 
-static void on_nmi(const struct trap_frame *frame)
+static void in_nmi(void)
 {
 	struct hits *h = &m.of[arch_this_cpu()->id];
 	bool locked = kmalloc_lock_held_here();
 
-	(void)frame;
-	h->nmis++;
 	h->locked += locked;
 	for (unsigned i = 0; i < 2; i++) {
 		u64 **slot = &m.slots[rng_below(&h->rng, m.cpus * HELD)];
@@ -71,12 +65,6 @@ static void on_nmi(const struct trap_frame *frame)
 		h->freed++;
 		kfree_nolock(old);
 	}
-	fetch_add(&m.seen, 1);
-}
-
-static bool enough(void)
-{
-	return load_relaxed(&m.seen) >= m.wanted;
 }
 
 /* Bursts of one size, so that lists run empty and full, and locks are taken. */
@@ -86,7 +74,7 @@ static void churn(void *arg)
 	u64 *p[BURST];
 
 	(void)arg;
-	while (!enough()) {
+	while (!storm_over()) {
 		size_t size = sizes[rng_below(&rng, ARRAY_SIZE(sizes) - 1)];
 
 		for (unsigned i = 0; i < BURST; i++) {
@@ -105,15 +93,17 @@ static void churn(void *arg)
 	}
 }
 
+static struct storm storm = { in_nmi, churn, kmalloc_lock_holder, NMIS };
+
 static void begin(u32 cpus, struct kmalloc_stats *before)
 {
 	u64 seed = test_rng().state;
 
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
 		m.of[cpu] = (struct hits){ .rng = { seed ^ (u64)cpu << 20 } };
-	m.wanted = cmdline.soak ? NMIS_SOAK : NMIS;
+	storm.wanted = cmdline.soak ? NMIS_SOAK : NMIS;
 	m.seed = seed;
-	m.seen = m.rounds = m.wrong = 0;
+	m.rounds = m.wrong = 0;
 	m.cpus = cpus;
 	kmalloc_drain();
 	kmalloc_read_stats(before);
@@ -121,7 +111,8 @@ static void begin(u32 cpus, struct kmalloc_stats *before)
 
 static void check_storm(const char *how, const struct kmalloc_stats *before)
 {
-	struct hits sum = { .nmis = 0 };
+	struct hits sum = { .locked = 0 };
+	u64 nmis = storm_seen();
 	struct kmalloc_stats now;
 
 	for (u32 i = 0; i < MAX_CPUS * HELD; i++) {
@@ -133,7 +124,6 @@ static void check_storm(const char *how, const struct kmalloc_stats *before)
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
 		const struct hits *h = &m.of[cpu];
 
-		sum.nmis += h->nmis;
 		sum.locked += h->locked;
 		sum.asked += h->asked;
 		sum.had += h->had;
@@ -146,10 +136,10 @@ static void check_storm(const char *how, const struct kmalloc_stats *before)
 	kmalloc_drain();
 	kmalloc_read_stats(&now);
 	test_note("%s: nmis=%llu lock_held=%llu asked=%llu had=%llu asked_lock_held=%llu had_lock_held=%llu deferrals=%llu rounds=%llu",
-		  how, (unsigned long long)sum.nmis, (unsigned long long)sum.locked, (unsigned long long)sum.asked,
+		  how, (unsigned long long)nmis, (unsigned long long)sum.locked, (unsigned long long)sum.asked,
 		  (unsigned long long)sum.had, (unsigned long long)sum.locked_asked, (unsigned long long)sum.locked_had,
 		  (unsigned long long)(now.deferrals - before->deferrals), (unsigned long long)m.rounds);
-	CHECK(sum.nmis >= m.wanted);
+	CHECK(nmis >= storm.wanted);
 	CHECK(sum.had * 10 >= sum.asked * 9);
 	CHECK(sum.locked_had * 10 >= sum.locked_asked * 9);
 	CHECK_EQ(now.nolock_fails - before->nolock_fails, sum.asked - sum.had);
@@ -165,61 +155,26 @@ static void check_storm(const char *how, const struct kmalloc_stats *before)
 TEST_ID(nmi_objects, timer_storm_on_one_cpu, "PA2 PA4")
 {
 	struct kmalloc_stats before;
-	nmi_handler_fn old;
+	const char *name;
 
-	if (!nmi_storm_source())
-		SKIP("no timer that makes NMIs");
 	begin(1, &before);
-	old = nmi_set_handler(on_nmi);
-	if (CHECK_EQ(nmi_storm_start(STORM_HZ, arch_this_cpu()->id), 0)) {
-		churn(NULL);
-		nmi_storm_stop();
-	}
-	nmi_set_handler(old);
-	check_storm(nmi_storm_source(), &before);
-}
-
-/* The CPUs that churn are shot at where one of them holds a lock of a size, one NMI at a time for each. */
-static void send_aimed(const u32 *ids, unsigned nr)
-{
-	u64 sent[MAX_CPUS] = { 0 };
-
-	for (u64 spins = 0; !enough() && spins < SPINS_MAX; spins++) {
-		u32 cpu = kmalloc_lock_holder();
-
-		if (cpu == ids[0] || cpu >= MAX_CPUS || load_relaxed(&m.of[cpu].nmis) < sent[cpu]) {
-			/* Now and then somebody who holds none. */
-			cpu = ids[1 + spins % (nr - 1)];
-			if (spins % 1024 || load_relaxed(&m.of[cpu].nmis) < sent[cpu]) {
-				arch_relax();
-				continue;
-			}
-		}
-		sent[cpu] = load_relaxed(&m.of[cpu].nmis) + 1;
-		ipi_nmi(cpu);
-	}
+	name = storm_by_timer(&storm);
+	if (!name)
+		SKIP("no timer that makes NMIs");
+	check_storm(name, &before);
 }
 
 TEST_ID(nmi_objects, sent_to_who_holds_a_lock, "PA2 PA4")
 {
-	struct thread *threads[CREW_MAX];
 	struct kmalloc_stats before;
 	u32 ids[CREW_MAX];
-	unsigned nr = crew_cpus(ids);
-	nmi_handler_fn old;
 	u64 locked = 0;
 
-	if (nr < 2 || !apic_present())
+	begin(crew_cpus(ids), &before);
+	if (!storm_aimed(&storm))
 		SKIP("one CPU");
-	begin(nr, &before);
-	old = nmi_set_handler(on_nmi);
-	for (unsigned i = 1; i < nr; i++)
-		threads[i] = crew_start(ids[i], "churn", churn, NULL);
-	send_aimed(ids, nr);
-	crew_join(threads + 1, nr - 1);
-	nmi_set_handler(old);
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
 		locked += m.of[cpu].locked;
-	CHECK(locked * 10 >= m.seen);
+	CHECK(locked * 10 >= storm_seen());
 	check_storm("sent", &before);
 }

@@ -8,9 +8,6 @@
  * emptied. The handler keeps a few pages per CPU, with a word in each that must still be there when it frees it. It charges them, and
  * hits CPUs that charge the same account.
  */
-#include "arch/x86_64/apic.h"
-#include "arch/x86_64/ipi.h"
-#include "arch/x86_64/nmi.h"
 #include "kernel/base/atomic.h"
 #include "kernel/base/bits.h"
 #include "kernel/base/rng.h"
@@ -18,22 +15,19 @@
 #include "mm/account.h"
 #include "mm/buddy.h"
 #include "mm/buddy_internal.h"
-#include "tests/machine/crew.h"
+#include "tests/machine/storm.h"
 #include "tests/test.h"
 
 #define NMIS 5000u
 #define NMIS_SOAK 100000u
-#define STORM_HZ 8000u
 #define HELD 8u
 #define SINGLES 200u
-#define SPINS_MAX 4000000000ull
 
 /* Of one CPU: written by its handler, and read when all is over. */
 struct hits {
 	struct rng rng;
 	struct page *held[HELD];
 	u8 order[HELD];
-	u64 nmis;
 	u64 locked;		/* that interrupted the holder of a node's lock */
 	u64 singles;		/* single frames that those asked for */
 	u64 singles_had;
@@ -43,8 +37,6 @@ struct hits {
 
 static struct {
 	struct hits of[MAX_CPUS];
-	u64 wanted;		/* NMIs, in all */
-	u64 seen;
 	u64 rounds;
 	u64 wrong;		/* by tasks */
 	u64 seed;
@@ -86,12 +78,11 @@ static void give_in_nmi(struct hits *h, unsigned slot)
 	free_pages_nolock(page, h->order[slot]);
 }
 
-static void on_nmi(const struct trap_frame *frame)
+static void in_nmi(void)
 {
 	struct hits *h = &m.of[arch_this_cpu()->id];
 	bool locked = buddy_lock_held_here();
 
-	(void)frame;
 	h->locked += locked;
 	for (unsigned i = 0; i < 2; i++) {
 		unsigned slot = (unsigned)rng_below(&h->rng, HELD);
@@ -101,8 +92,6 @@ static void on_nmi(const struct trap_frame *frame)
 		else
 			take_in_nmi(h, slot, locked);
 	}
-	store_relaxed(&h->nmis, h->nmis + 1);
-	fetch_add(&m.seen, 1);
 }
 
 /* ---- What is interrupted ---- */
@@ -123,11 +112,6 @@ static void churn_singles(u64 round)
 	}
 }
 
-static bool enough(void)
-{
-	return load_relaxed(&m.seen) >= m.wanted;
-}
-
 static void churn(void *arg)
 {
 	struct page *full = alloc_pages(ORDER_2M, 0);
@@ -138,7 +122,7 @@ static void churn(void *arg)
 		fetch_add(&m.wrong, 1);
 		return;
 	}
-	for (u64 round = 0; !enough(); round++) {
+	for (u64 round = 0; !storm_over(); round++) {
 		unsigned order = (unsigned)rng_below(&rng, 12), had;
 		struct page *page = alloc_pages(order, 0), *near;
 
@@ -158,16 +142,30 @@ static void churn(void *arg)
 
 /* ---- The tests ---- */
 
-static void begin(u64 wanted)
+/* The CPU that holds a node's lock now. */
+static u32 lock_holder(void)
+{
+	for (unsigned i = 0; i < nr_nodes; i++) {
+		u32 holder = load_relaxed(&nodes[i].lock.holder);
+
+		if (holder)
+			return holder - 1;
+	}
+	return MAX_CPUS;
+}
+
+static struct storm storm = { in_nmi, churn, lock_holder, NMIS };
+
+static void begin(void)
 {
 	u64 seed = test_rng().state;
 
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
 		m.of[cpu] = (struct hits){ .rng = { seed ^ (u64)cpu << 20 } };
 	CHECK_EQ(account_open(&account, "nmi_pages", NULL, ACCOUNT_NO_LIMIT), 0);
-	m.wanted = wanted;
+	storm.wanted = cmdline.soak ? NMIS_SOAK : NMIS;
 	m.seed = seed;
-	m.seen = m.rounds = m.wrong = 0;
+	m.rounds = m.wrong = 0;
 }
 
 /* Nobody is interrupted any more. What NMIs deferred must be gone before anybody allocates or frees again. */
@@ -175,7 +173,7 @@ static void settle(struct hits *sum)
 {
 	u64 held = 0;
 
-	*sum = (struct hits){ .nmis = 0 };
+	*sum = (struct hits){ .locked = 0 };
 	CHECK_EQ(buddy_deferred_now(), 0);
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
 		for (unsigned slot = 0; slot < HELD; slot++)
@@ -187,7 +185,6 @@ static void settle(struct hits *sum)
 		for (unsigned slot = 0; slot < HELD; slot++)
 			if (h->held[slot])
 				give_in_nmi(h, slot);
-		sum->nmis += h->nmis;
 		sum->locked += h->locked;
 		sum->singles += h->singles;
 		sum->singles_had += h->singles_had;
@@ -203,7 +200,7 @@ static void check_storm(const char *how, const struct nolock_stats *before, u64 
 	struct buddy_stats stats;
 	struct nolock_stats now;
 	struct hits sum;
-	u64 failed = 0;
+	u64 failed = 0, nmis = storm_seen();
 
 	settle(&sum);
 	buddy_read_nolock_stats(&now);
@@ -212,15 +209,15 @@ static void check_storm(const char *how, const struct nolock_stats *before, u64 
 		failed += now.failed[why] - before->failed[why];
 	test_note("%s: nmis=%llu lock_held=%llu singles_then=%llu served=%llu asked=%llu by_reserve=%llu frees=%llu deferred=%llu "
 		  "failed_lock=%llu failed_empty=%llu most_deferred=%llu rounds=%llu",
-		  how, (unsigned long long)sum.nmis, (unsigned long long)sum.locked, (unsigned long long)sum.singles,
+		  how, (unsigned long long)nmis, (unsigned long long)sum.locked, (unsigned long long)sum.singles,
 		  (unsigned long long)sum.singles_had, (unsigned long long)sum.asked,
 		  (unsigned long long)(now.from_reserve - before->from_reserve),
 		  (unsigned long long)sum.freed, (unsigned long long)(now.deferred - before->deferred),
 		  (unsigned long long)(now.failed[NOLOCK_LOCK] - before->failed[NOLOCK_LOCK]),
 		  (unsigned long long)(now.failed[NOLOCK_EMPTY] - before->failed[NOLOCK_EMPTY]),
 		  (unsigned long long)stats.deferred_most, (unsigned long long)m.rounds);
-	CHECK(sum.nmis >= m.wanted);
-	CHECK(sum.locked * 10 >= sum.nmis);
+	CHECK(nmis >= storm.wanted);
+	CHECK(sum.locked * 10 >= nmis);
 	CHECK(sum.singles > 0);
 	CHECK(sum.singles_had * 10 >= sum.singles * 9);
 	CHECK_EQ(sum.torn, 0);
@@ -236,76 +233,30 @@ static void check_storm(const char *how, const struct nolock_stats *before, u64 
 	CHECK_EQ(account_close(&account), 0);
 }
 
+static void run(const char *(*how)(const struct storm *), const char *without)
+{
+	struct nolock_stats before;
+	const char *name;
+	u64 free;
+
+	begin();
+	free = buddy_free_frames();
+	buddy_read_nolock_stats(&before);
+	name = how(&storm);
+	if (!name) {
+		CHECK_EQ(account_close(&account), 0);
+		SKIP("%s", without);
+	}
+	check_storm(name, &before, free);
+}
+
 /* A timer's NMIs, on this CPU alone: they come when they come. */
 TEST_ID(nmi_pages, timer_storm_on_one_cpu, "PA2")
 {
-	struct nolock_stats before;
-	nmi_handler_fn old;
-	u64 free;
-
-	if (!nmi_storm_source())
-		SKIP("no timer that makes NMIs");
-	begin(cmdline.soak ? NMIS_SOAK : NMIS);
-	free = buddy_free_frames();
-	buddy_read_nolock_stats(&before);
-	old = nmi_set_handler(on_nmi);
-	if (CHECK_EQ(nmi_storm_start(STORM_HZ, arch_this_cpu()->id), 0)) {
-		churn(NULL);
-		nmi_storm_stop();
-	}
-	nmi_set_handler(old);
-	check_storm(nmi_storm_source(), &before, free);
-}
-
-/* The CPU, of those that churn, that holds a node's lock now; MAX_CPUS: none. */
-static u32 lock_holder(const u32 *ids, unsigned nr)
-{
-	for (unsigned i = 0; i < nr_nodes; i++) {
-		u32 holder = load_relaxed(&nodes[i].lock.holder);
-
-		for (unsigned k = 1; holder && k < nr; k++)
-			if (ids[k] == holder - 1)
-				return ids[k];
-	}
-	return MAX_CPUS;
-}
-
-/* Sent to whoever holds a lock, one at a time for each CPU. */
-static void send_aimed(const u32 *ids, unsigned nr)
-{
-	u64 sent[MAX_CPUS] = { 0 };
-
-	for (u64 spins = 0; !enough() && spins < SPINS_MAX; spins++) {
-		u32 cpu = lock_holder(ids, nr);
-
-		if (cpu == MAX_CPUS || load_relaxed(&m.of[cpu].nmis) < sent[cpu]) {
-			arch_relax();
-			continue;
-		}
-		sent[cpu] = load_relaxed(&m.of[cpu].nmis) + 1;
-		ipi_nmi(cpu);
-	}
+	run(storm_by_timer, "no timer that makes NMIs");
 }
 
 TEST_ID(nmi_pages, sent_to_who_holds_a_lock, "PA2")
 {
-	struct thread *threads[CREW_MAX];
-	struct nolock_stats before;
-	u32 ids[CREW_MAX];
-	unsigned nr = crew_cpus(ids);
-	nmi_handler_fn old;
-	u64 free;
-
-	if (nr < 2 || !apic_present())
-		SKIP("one CPU");
-	begin(cmdline.soak ? NMIS_SOAK : NMIS);
-	free = buddy_free_frames();
-	buddy_read_nolock_stats(&before);
-	old = nmi_set_handler(on_nmi);
-	for (unsigned i = 1; i < nr; i++)
-		threads[i] = crew_start(ids[i], "churn", churn, NULL);
-	send_aimed(ids, nr);
-	crew_join(threads + 1, nr - 1);
-	nmi_set_handler(old);
-	check_storm("sent", &before, free);
+	run(storm_aimed, "one CPU");
 }
