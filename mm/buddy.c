@@ -287,22 +287,24 @@ static void finish_alloc(struct page *page, unsigned order, unsigned flags)
 		page_zero(page, order);
 }
 
-struct page *alloc_pages_upto_at(unsigned least, unsigned most, pfn_t near, unsigned *order, struct alloc_site *site)
+struct page *alloc_pages_upto_at(int nid, unsigned least, unsigned most, pfn_t near, unsigned *order, struct alloc_site *site)
 {
 	struct page_cache *cache = this_cache();
+	unsigned first = nid == NODE_ANY ? cache->node : (unsigned)nid;
 	struct page *page = NULL;
-	int stacked, listed = -1;
+	int stacked = -1, listed = -1;
 
-	if (least > most || most > ORDER_MAX || (alloc_inject.armed && alloc_injected(site, most)))
+	if (least > most || most > ORDER_MAX || first >= nr_nodes || (alloc_inject.armed && alloc_injected(site, most)))
 		return NULL;
-	stacked = stacked_order(cache, least, most);
-	page = node_alloc_upto(node_of(cache), least, most, near, stacked, &listed);
+	if (first == cache->node)
+		stacked = stacked_order(cache, least, most);
+	page = node_alloc_upto(&nodes[first], least, most, near, stacked, &listed);
 	if (!page && stacked >= 0) {
 		listed = stacked;
 		page = stack_pop(cache, (unsigned)stacked);
 	}
-	for (unsigned i = 0; !page && i < nr_nodes; i++)
-		if (i != cache->node)
+	for (unsigned i = 0; nid == NODE_ANY && !page && i < nr_nodes; i++)
+		if (i != first)
 			page = node_alloc_upto(&nodes[i], least, most, near, -1, &listed);
 	if (!page)
 		return NULL;
@@ -369,7 +371,7 @@ static __noinline struct page *alloc_by_reclaim(int nid, unsigned order, unsigne
 		u64 got = 0;
 
 		for (struct shrinker *s = load_acquire(&shrinkers); s; s = s->next)
-			got += s->shrink(1ull << order);
+			got += s->shrink(nid, 1ull << order);
 		if (!got)
 			break;
 		page = alloc_of_any(nid, order, flags);

@@ -141,9 +141,16 @@ void buddy_read_nolock_stats(struct nolock_stats *out);
 	({                                                                                              \
 		static struct alloc_site alloc_site_ = { __FILE__, __LINE__, 0, 0 };                    \
 		static struct alloc_site *const alloc_site_p_ __used __section("alloc_sites") = &alloc_site_; \
-		alloc_pages_upto_at((least), (most), (near), (order), &alloc_site_);                    \
+		alloc_pages_upto_at(NODE_ANY, (least), (most), (near), (order), &alloc_site_);          \
 	})
-struct page *alloc_pages_upto_at(unsigned least, unsigned most, pfn_t near, unsigned *order, struct alloc_site *site);
+/* The same, of that node only. No such node: NULL. */
+#define alloc_pages_upto_node(nid, least, most, near, order)                                            \
+	({                                                                                              \
+		static struct alloc_site alloc_site_ = { __FILE__, __LINE__, 0, 0 };                    \
+		static struct alloc_site *const alloc_site_p_ __used __section("alloc_sites") = &alloc_site_; \
+		alloc_pages_upto_at((nid), (least), (most), (near), (order), &alloc_site_);             \
+	})
+struct page *alloc_pages_upto_at(int nid, unsigned least, unsigned most, pfn_t near, unsigned *order, struct alloc_site *site);
 
 /*
  * Give back what alloc_pages() gave, with the same order. Task context. All else is counted
@@ -187,13 +194,13 @@ unsigned buddy_nodes(void);
 unsigned buddy_this_node(void);
 
 /*
- * A cache that can give memory back. shrink() is asked for so many frames, may give more if what it has comes in larger pieces,
+ * A cache that can give memory back. shrink() is asked for so many frames, of node nid first (NODE_ANY: it does not matter), may give more if what it has comes in larger pieces,
  * and returns how many it gave; 0: it has none. It may take its own locks and flush, and must not allocate with
  * ALLOC_MAY_RECLAIM. Registered once and for ever; twice is harmless. Boot.
  */
 struct shrinker {
 	const char *name;
-	u64 (*shrink)(u64 frames);
+	u64 (*shrink)(int nid, u64 frames);
 	struct shrinker *next;
 };
 void buddy_add_shrinker(struct shrinker *shrinker);

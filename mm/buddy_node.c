@@ -240,18 +240,20 @@ static unsigned heads_block(const struct node *n, pfn_t pfn)
 /* The smallest free block of at least that order in a gigabyte. PFN_NONE: none. */
 static u32 find_in_gigabyte(const struct node *n, pfn_t pfn, unsigned least, unsigned *order)
 {
-	pfn_t start = pfn & ~(GIGABYTE_FRAMES - 1), end = start + GIGABYTE_FRAMES;
+	pfn_t end;
 	u32 found = PFN_NONE;
 
+	pfn &= ~(GIGABYTE_FRAMES - 1);
+	end = pfn + GIGABYTE_FRAMES;
 	*order = ORDER_MAX + 1;
-	for (pfn = start; pfn < end; pfn += BLOCK_FRAMES) {
+	for (u64 step; pfn < end; pfn += step) {
 		unsigned o;
 
-		if (!pfn_valid(pfn)) {
-			pfn |= SECTION_FRAMES - BLOCK_FRAMES;
+		step = SECTION_FRAMES;
+		if (!pfn_valid(pfn))
 			continue;
-		}
 		o = heads_block(n, pfn);
+		step = 1ull << MAX(o, BLOCK_ORDER);
 		if (o >= least && o < *order) {
 			*order = o;
 			found = (u32)pfn;

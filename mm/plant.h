@@ -40,6 +40,8 @@ enum mm_plant {
 	PLANT_DEPOT_TWICE,		/* who loses the race for a list's head does not look at what came before him */
 	PLANT_SLAB_DOUBLE_FREE,		/* whether an object is free already is not looked at */
 	PLANT_SLAB_DEFERRED_LOST,	/* who lets a cache's lock go does not look for what was deferred */
+	PLANT_UM_DEFERRED_LOST,		/* who lets the lock of a node's unmapped pages go forgets what was deferred */
+	PLANT_UM_DEFERRED_TWICE,	/* ... gives it back twice */
 	PLANTS,
 	/* Races, which only CPUs that are threads run into. */
 	PLANT_RACE_GEN = PLANTS,	/* a CPU records a generation that came after its flush */

@@ -1,23 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The unmapped cache: see unmapped.h for what it promises, unmapped_internal.h for how frames are marked.
+ * The unmapped cache's usual calls: see unmapped.h for what it promises, unmapped_internal.h for how frames are marked,
+ * unmapped_piece.c for where they come from.
  *
- * Lock order: a magazine, then the cache. Neither is held while frames are allocated, mappings change or anything is
- * flushed: a refill or a return works on a piece that nobody else can see. A frame leaves the direct map, and that has been
- * flushed everywhere, before its class says PAGE_UNMAPPED; on the way back the class changes first.
+ * Single pages of a CPU's own node go through its magazine, all else to the lists of the node that it is of. A magazine is left before a node's
+ * lock is waited for, and filled up before it is empty: so an interrupt that finds the lock held finds pages.
  */
 #include "mm/unmapped.h"
 
 #include "kernel/base/errno.h"
 #include "kernel/base/log.h"
-#include "kernel/base/trace.h"
-#include "mm/account.h"
-#include "mm/directmap.h"
-#include "mm/plant.h"
-#include "mm/temp_map.h"
 #include "mm/unmapped_internal.h"
 
-struct um_cache um_cache;
 struct um_magazine um_magazines[MAX_CPUS];
 
 /* Water marks, by mode, in blocks. */
@@ -29,325 +23,9 @@ static const struct {
 	[UNMAPPED_1G] = { 0, 1 },
 };
 
-/* ---- The lists; the cache's lock is held ---- */
-
-static enum um_kind kind_of(const struct page *page, unsigned order)
-{
-	return order == um_origin(page) ? UM_WHOLE : UM_PART;
-}
-
-static void list_push(struct page *page, unsigned order)
-{
-	struct um_cache *c = &um_cache;
-	enum um_kind kind = kind_of(page, order);
-	u32 pfn = (u32)page_to_pfn(page);
-	u32 first = c->head[kind][order];
-
-	um_set(page, UM_FREE, order);
-	page->next = first;
-	page->prev = PFN_NONE;
-	if (first != PFN_NONE)
-		pfn_to_page(first)->prev = pfn;
-	c->head[kind][order] = pfn;
-	store_relaxed(&c->filled[kind], c->filled[kind] | 1u << order);
-	counter_add(&c->nr[kind][order], 1);
-}
-
-static void list_unlink(struct page *page, unsigned order)
-{
-	struct um_cache *c = &um_cache;
-	enum um_kind kind = kind_of(page, order);
-
-	if (page->prev == PFN_NONE)
-		c->head[kind][order] = page->next;
-	else
-		pfn_to_page(page->prev)->next = page->next;
-	if (page->next != PFN_NONE)
-		pfn_to_page(page->next)->prev = page->prev;
-	if (c->head[kind][order] == PFN_NONE)
-		store_relaxed(&c->filled[kind], c->filled[kind] & ~(1u << order));
-	counter_add(&c->nr[kind][order], -1);
-}
-
-/* A region of this order, out of a part of a piece if there is one that fits, else out of a whole one. */
-static struct page *lists_take(unsigned order, enum um_state state)
-{
-	struct um_cache *c = &um_cache;
-	enum um_kind kind = c->filled[UM_PART] >> order ? UM_PART : UM_WHOLE;
-	struct page *page;
-	unsigned o;
-
-	if (!(c->filled[kind] >> order))
-		return NULL;
-	o = order + (unsigned)__builtin_ctz(c->filled[kind] >> order);
-	page = pfn_to_page(c->head[kind][o]);
-	list_unlink(page, o);
-	while (o > order) {
-		o--;
-		list_push(page + BIT(o), o);
-	}
-	um_set(page, state, order);
-	return page;
-}
-
-/* A region becomes free: it grows as long as its buddy is free, up to the piece. */
-static void lists_give(struct page *page, unsigned order)
-{
-	unsigned origin = um_origin(page);
-	pfn_t pfn = page_to_pfn(page);
-
-	for (; order < origin; order++) {
-		struct page *buddy = pfn_to_page(pfn ^ BIT(order));
-		struct page *upper;
-
-		if (um_state(buddy) != UM_FREE || um_order(buddy) != order)
-			break;
-		if (!PLANTED(PLANT_UM_BUDDY_STAYS))
-			list_unlink(buddy, order);
-		pfn &= ~BIT(order);
-		upper = pfn_to_page(pfn + BIT(order));
-		um_set(upper, UM_INSIDE, 0);
-	}
-	list_push(pfn_to_page(pfn), order);
-}
-
-/* ---- Pieces: taken from the page allocator, and given back ---- */
-
 static void assert_context(void)
 {
 	assert(arch_this_cpu()->locks_held == 0 && arch_irqs_enabled());
-}
-
-static void count_blocks(pfn_t pfn, unsigned order, bool more)
-{
-	u64 nr = MIN(BIT(order), BIT(BLOCK_ORDER));
-
-	for (pfn_t at = pfn; at < pfn + BIT(order); at += nr)
-		fetch_add(&pfn_to_block(at)->unmapped, (u16)(more ? nr : -nr));
-}
-
-/* Take frames of the page allocator's out of the direct map; they become a piece, on no list yet. On an error they go back. */
-static int piece_unmap(struct page *page, unsigned order)
-{
-	pfn_t pfn = page_to_pfn(page);
-	struct tlb_batch batch;
-	int rc;
-
-	assert_context();
-	tlb_batch_init(&batch, &kernel_space);
-	rc = PLANTED(PLANT_UM_STAYS_MAPPED) ? 0 : set_direct_map_batch(pfn, BIT(order), false, &batch);
-	if (!rc)
-		fetch_add(&um_cache.stats.flush_batches, batch.flush.gen_last != 0);
-	tlb_batch_finish(&batch);
-	if (rc) {
-		free_pages(page, order);
-		return rc;
-	}
-	page_set_class(pfn, BIT(order), PAGE_UNMAPPED);
-	for (u64 i = 0; i < BIT(order); i++)
-		page[i].private = um_word(UM_INSIDE, 0, order);
-	count_blocks(pfn, order, true);
-	fetch_add(&um_cache.frames, BIT(order));
-	fetch_add(&um_cache.stats.refills[order], 1);
-	trace_event(TRACE_REFILL, pfn, order, load_relaxed(&um_cache.frames));
-	if (order < ORDER_2M)
-		store_relaxed(&um_cache.open, pfn);
-	return 0;
-}
-
-/* Take a piece of this order. NULL: *rc says why, -EAGAIN that there is none. */
-static struct page *piece_take(unsigned order, unsigned how, int *rc)
-{
-	struct page *page;
-
-	assert_context();
-	page = alloc_pages(order, how | (order < ORDER_2M ? ALLOC_UNMAPS : 0));
-	*rc = page ? piece_unmap(page, order) : -EAGAIN;
-	return *rc ? NULL : page;
-}
-
-/*
- * The largest piece of orders least to most that lies ready. It is no block and splits the leaf of its 2 MiB, so of equals one in
- * the 2 MiB that were split last is taken. NULL: *rc says why; with an error *order is what was tried.
- */
-static struct page *piece_take_upto(unsigned least, unsigned most, unsigned *order, int *rc)
-{
-	struct page *page;
-
-	assert_context();
-	page = alloc_pages_upto(least, most, load_relaxed(&um_cache.open), order);
-	*rc = page ? piece_unmap(page, *order) : -EAGAIN;
-	return *rc ? NULL : page;
-}
-
-/* What undoes piece_unmap(), for a piece that is on no list. On an error the piece is as it was. */
-static int piece_give(struct page *page, struct tlb_batch *batch)
-{
-	unsigned order = um_origin(page);
-	u64 nr = BIT(order);
-	int rc;
-
-	assert_context();
-	for (u64 i = 0; i < nr; i++)
-		store_relaxed(&page[i].class, PAGE_KERNEL);
-	rc = set_direct_map_batch(page_to_pfn(page), nr, true, batch);
-	if (rc) {
-		for (u64 i = 0; i < nr; i++)
-			store_relaxed(&page[i].class, PAGE_UNMAPPED);
-		return rc;
-	}
-	for (u64 i = 0; i < nr; i++)
-		page[i].private = 0;
-	count_blocks(page_to_pfn(page), order, false);
-	fetch_add(&um_cache.frames, -nr);
-	fetch_add(&um_cache.stats.returns[order], 1);
-	trace_event(TRACE_RETURN, page_to_pfn(page), order, load_relaxed(&um_cache.frames));
-	free_pages(page, order);
-	return 0;
-}
-
-/* Finish a batch of returns; collapsing may flush. */
-static void returns_finish(struct tlb_batch *batch)
-{
-	const struct pt_stats *s = &kernel_space.stats[PT_DIRECT];
-	u64 before = load_relaxed(&s->collapses[PT_2M]) + load_relaxed(&s->collapses[PT_1G]);
-	u64 flushes = batch->flush.gen_last != 0;
-
-	tlb_batch_finish(batch);
-	flushes += load_relaxed(&s->collapses[PT_2M]) + load_relaxed(&s->collapses[PT_1G]) != before;
-	fetch_add(&um_cache.stats.flush_batches, flushes);
-}
-
-/*
- * A whole block. The page allocator gathers what lies about for one, but not each time where it was in vain the last time: memory
- * without a block stays so for a while, and what is gathered is only strewn about again.
- */
-static struct page *block_take(unsigned order, int *rc)
-{
-	u8 *dry = &um_cache.dry[order == ORDER_1G];
-	u8 left = load_relaxed(dry);
-	struct page *page = piece_take(order, left ? ALLOC_LIGHT : 0, rc);
-
-	if (page)
-		left = 0;
-	else
-		left = left ? left - 1u : UM_DRY_REFILLS;
-	store_relaxed(dry, left);
-	return page;
-}
-
-/*
- * Put a piece of at least 2^order frames on the lists: a block of the mode's, or of 2 MiB, or the highest order there is below. (Between 1 GiB
- * and 2 MiB nothing is gained by more: a 2M leaf is whole either way.)
- */
-static int refill(unsigned order, unsigned flags)
-{
-	struct page *page = NULL;
-	unsigned most = ORDER_2M;
-	int rc = -EAGAIN;
-
-	if (um_block_order() == ORDER_1G)
-		page = block_take(ORDER_1G, &rc);
-	if (!page && rc != -ENOMEM && order < ORDER_2M)
-		page = block_take(ORDER_2M, &rc);
-	while (!page && rc != -ENOMEM && most > order) {
-		page = piece_take_upto(order, most - 1, &most, &rc);
-		if (rc == -EAGAIN)
-			break;
-	}
-	/* All that CPUs and caches hold back is gathered for what will just do. */
-	if (!page && rc != -ENOMEM)
-		page = piece_take(order, flags & UNMAPPED_MAY_RECLAIM ? ALLOC_MAY_RECLAIM : 0, &rc);
-	if (!page)
-		return -ENOMEM;
-	spin_lock(&um_cache.lock);
-	list_push(page, um_origin(page));
-	spin_unlock(&um_cache.lock);
-	return 0;
-}
-
-/* A whole free piece of at most so many frames, off its list. surplus: only one that is not to be kept. */
-static struct page *piece_pick(u64 frames, bool surplus)
-{
-	struct um_cache *c = &um_cache;
-	unsigned block = um_block_order();
-	struct page *page = NULL;
-	u32 orders;
-
-	spin_lock(&c->lock);
-	orders = c->filled[UM_WHOLE];
-	if (surplus)
-		orders &= ~BIT(block);
-	if (!orders && surplus)
-		orders = c->filled[UM_WHOLE];
-	if (orders && BIT(__builtin_ctz(orders)) <= frames) {
-		unsigned o = (unsigned)__builtin_ctz(orders);
-
-		page = pfn_to_page(c->head[UM_WHOLE][o]);
-		list_unlink(page, o);
-		um_set(page, UM_MOVING, o);
-	}
-	spin_unlock(&c->lock);
-	return page;
-}
-
-static void piece_back(struct page *page)
-{
-	spin_lock(&um_cache.lock);
-	list_push(page, um_origin(page));
-	spin_unlock(&um_cache.lock);
-}
-
-/* Give whole free pieces back, at most so many frames of them. */
-static u64 give_back(u64 frames)
-{
-	struct tlb_batch batch;
-	struct page *page;
-	u64 done = 0;
-
-	tlb_batch_init(&batch, &kernel_space);
-	while ((page = piece_pick(frames - done, false))) {
-		u64 nr = BIT(um_origin(page));
-
-		if (piece_give(page, &batch)) {
-			piece_back(page);
-			break;
-		}
-		done += nr;
-	}
-	returns_finish(&batch);
-	return done;
-}
-
-/* What is free beyond the high-water mark goes, down to the low one; a piece that is no block goes at once. */
-static __noinline void give_back_surplus(u64 keep)
-{
-	unsigned block = um_block_order();
-	struct tlb_batch batch;
-	struct page *page;
-
-	tlb_batch_init(&batch, &kernel_space);
-	while (load_relaxed(&um_cache.nr[UM_WHOLE][block]) > keep || load_relaxed(&um_cache.filled[UM_WHOLE]) & ~BIT(block)) {
-		page = piece_pick(UNMAPPED_ALL, true);
-		if (!page)
-			break;
-		if (piece_give(page, &batch)) {
-			piece_back(page);
-			break;
-		}
-	}
-	returns_finish(&batch);
-}
-
-/* After frees: is there more than is to be kept? */
-static inline void check_marks(void)
-{
-	unsigned block = um_block_order();
-
-	if (unlikely(load_relaxed(&um_cache.filled[UM_WHOLE]) & ~BIT(block)))
-		give_back_surplus(um_cache.high);
-	if (unlikely(load_relaxed(&um_cache.nr[UM_WHOLE][block]) > um_cache.high))
-		give_back_surplus(um_cache.low);
 }
 
 /* ---- Magazines ---- */
@@ -357,45 +35,70 @@ static inline struct um_magazine *my_magazine(void)
 	return &um_magazines[arch_this_cpu()->id];
 }
 
-/* The magazine is locked: give its oldest `count` pages to the lists. */
-static void magazine_spill(struct um_magazine *m, u32 count)
+/* Single pages of one node that are on nothing any more. */
+static void singles_give(const u32 *pfns, u32 count)
 {
-	spin_lock(&um_cache.lock);
+	struct um_node *n = um_node_of(pfn_to_page(pfns[0]));
+
+	um_lock(n);
 	for (u32 i = 0; i < count; i++)
-		lists_give(pfn_to_page(m->pfn[i]), 0);
-	spin_unlock(&um_cache.lock);
-	counter_add(&m->nr, -count);
-	for (u32 i = 0; i < m->nr; i++)
-		m->pfn[i] = m->pfn[i + count];
+		um_give(n, pfn_to_page(pfns[i]), 0);
+	um_unlock(n);
 }
 
-/* The magazine is locked and empty: fill it from the lists. The lowest page of what is taken will come out first. */
-static void magazine_fill(struct um_magazine *m)
+/* The magazine is locked, and is not meanwhile: its oldest `count` pages, if it has so many, go to the lists. */
+static __noinline void magazine_spill(struct um_magazine *m, u32 count)
+{
+	u32 batch[UM_MAGAZINE];
+	u32 nr = MIN(count, m->nr);
+
+	if (!nr)
+		return;
+	for (u32 i = 0; i < nr; i++)
+		batch[i] = m->pfn[i];
+	counter_add(&m->nr, -nr);
+	for (u32 i = 0; i < m->nr; i++)
+		m->pfn[i] = m->pfn[i + nr];
+	spin_unlock(&m->lock);
+	singles_give(batch, nr);
+	spin_lock(&m->lock);
+}
+
+/*
+ * The magazine is locked, and is not meanwhile: fill it from the lists of its node. The lowest page of what is taken will come out first.
+ * What interrupts freed to it meanwhile may leave no room for all. Returns whether it holds any.
+ */
+static __noinline bool magazine_fill(struct um_magazine *m, struct um_node *n)
 {
 	u32 batch[UM_MAGAZINE_BATCH];
-	u32 n = 0;
+	u32 nr = 0;
 
-	spin_lock(&um_cache.lock);
-	for (struct page *page; n < UM_MAGAZINE_BATCH && (page = lists_take(0, UM_STACKED)); n++)
-		batch[n] = (u32)page_to_pfn(page);
-	spin_unlock(&um_cache.lock);
-	while (n) {
-		m->pfn[m->nr] = batch[--n];
-		counter_add(&m->nr, 1);
+	if (!(load_relaxed(&n->filled[UM_PART]) | load_relaxed(&n->filled[UM_WHOLE])))
+		return m->nr;
+	spin_unlock(&m->lock);
+	um_lock(n);
+	for (struct page *page; nr < UM_MAGAZINE_BATCH && (page = um_take(n, 0, UM_STACKED)); nr++)
+		batch[nr] = (u32)page_to_pfn(page);
+	um_unlock(n);
+	spin_lock(&m->lock);
+	while (nr && m->nr < UM_MAGAZINE)
+		um_magazine_push(m, pfn_to_page(batch[--nr]));
+	if (unlikely(nr)) {
+		spin_unlock(&m->lock);
+		singles_give(batch, nr);
+		spin_lock(&m->lock);
 	}
+	return m->nr;
 }
 
-static inline struct page *magazine_take(struct um_magazine *m)
+/* `own`: the node of this CPU. */
+static inline struct page *magazine_take(struct um_magazine *m, unsigned own)
 {
 	struct page *page = NULL;
 
 	spin_lock(&m->lock);
-	if (unlikely(!m->nr))
-		magazine_fill(m);
-	if (likely(m->nr)) {
-		counter_add(&m->nr, -1);
-		page = pfn_to_page(m->pfn[m->nr]);
-		um_set_single(page, UM_TAKEN);
+	if (likely(m->nr > UM_MAGAZINE_LOW) || magazine_fill(m, &um_nodes[own])) {
+		page = um_magazine_pop(m);
 		counter_add(&m->allocs, 1);
 	}
 	spin_unlock(&m->lock);
@@ -405,18 +108,17 @@ static inline struct page *magazine_take(struct um_magazine *m)
 /* Returns whether pages went on to the lists. */
 static inline bool magazine_give(struct um_magazine *m, struct page *page)
 {
-	bool spill;
+	bool spilt = false;
 
 	spin_lock(&m->lock);
-	spill = m->nr == UM_MAGAZINE;
-	if (unlikely(spill))
+	while (unlikely(m->nr == UM_MAGAZINE)) {
 		magazine_spill(m, UM_MAGAZINE - UM_MAGAZINE_BATCH);
-	um_set_single(page, UM_STACKED);
-	m->pfn[m->nr] = (u32)page_to_pfn(page);
-	counter_add(&m->nr, 1);
+		spilt = true;
+	}
+	um_magazine_push(m, page);
 	counter_add(&m->frees, 1);
 	spin_unlock(&m->lock);
-	return spill;
+	return spilt;
 }
 
 static void drain_magazines(void)
@@ -427,131 +129,144 @@ static void drain_magazines(void)
 		if (!load_relaxed(&m->nr))
 			continue;
 		spin_lock(&m->lock);
-		magazine_spill(m, m->nr);
+		magazine_spill(m, UM_MAGAZINE);
 		spin_unlock(&m->lock);
 	}
 }
 
 /* ---- Allocation ---- */
 
-/* An allocation of more than one frame, or without a cache, is counted where single pages are. */
+/* An allocation from the lists, or without a cache, is counted where single pages are. */
 static void count_region(i64 frames)
 {
 	struct um_magazine *m = my_magazine();
 
-	spin_lock(&m->lock);
 	counter_add(&m->region_frames, (u64)frames);
 	if (frames > 0)
 		counter_add(&m->region_allocs, 1);
 	else
 		counter_add(&m->region_frees, 1);
-	spin_unlock(&m->lock);
 }
 
-static __noinline struct page *region_alloc(unsigned order)
+static __noinline struct page *region_alloc(struct um_node *n, unsigned order)
 {
 	struct page *page;
 
-	spin_lock(&um_cache.lock);
-	page = lists_take(order, UM_TAKEN);
-	spin_unlock(&um_cache.lock);
+	um_lock(n);
+	page = um_take(n, order, UM_TAKEN);
+	um_unlock(n);
 	if (page)
 		count_region((i64)BIT(order));
 	return page;
 }
 
-static inline struct page *lists_alloc(struct um_magazine *m, unsigned order)
+/* What the cache has of a node. */
+static __noinline struct page *cache_alloc(unsigned nid, unsigned order)
 {
-	return likely(!order) ? magazine_take(m) : region_alloc(order);
+	const struct cpu_state *cpu = arch_this_cpu();
+
+	if (!order && nid == cpu->pages->node)
+		return magazine_take(&um_magazines[cpu->id], nid);
+	return region_alloc(&um_nodes[nid], order);
 }
 
 /* Nothing of that order in the cache. Another CPU may be faster than this one to take what a refill brought. */
-static __noinline struct page *alloc_miss(unsigned order, unsigned flags)
+static struct page *refill_and_take(unsigned nid, unsigned order, bool gather)
 {
 	struct page *page = NULL;
 
-	counter_add(&my_magazine()->misses, 1);
-	while (!page && !refill(order, flags))
-		page = lists_alloc(my_magazine(), order);
+	while (!page && um_refill(nid, order, gather))
+		page = cache_alloc(nid, order);
+	return page;
+}
+
+/* Of the node `first`, then, unless `strict`, of the others. */
+static __noinline struct page *alloc_miss(unsigned first, unsigned order, unsigned flags)
+{
+	bool strict = flags & UNMAPPED_THIS_NODE;
+	unsigned nodes = strict ? 1 : buddy_nodes();
+	struct page *page = refill_and_take(first, order, false);
+	struct um_node *n;
+
+	for (unsigned i = 1; !page && i < nodes; i++) {
+		page = cache_alloc(um_nth_node(first, i), order);
+		if (!page)
+			page = refill_and_take(um_nth_node(first, i), order, false);
+	}
+	for (unsigned i = 0; !page && i < nodes; i++)
+		page = refill_and_take(um_nth_node(first, i), order, true);
 	if (!page) {
 		/* No memory left: what CPUs hold back may be what is asked for, or make it up. */
 		drain_magazines();
-		page = lists_alloc(my_magazine(), order);
+		for (unsigned i = 0; !page && i < nodes; i++)
+			page = cache_alloc(um_nth_node(first, i), order);
 	}
-	if (!page)
-		counter_add(&my_magazine()->misses, -1);	/* it is a failure: hits are allocations without misses */
+	while (!page && flags & UNMAPPED_MAY_RECLAIM && (n = um_refill_by_reclaim(first, order, strict)))
+		page = cache_alloc((unsigned)(n - um_nodes), order);
+	if (page)
+		counter_add(&my_magazine()->misses, 1);
 	return page;
 }
 
 /* um=off: out of the direct map with exactly what was asked for. */
-static __noinline struct page *alloc_single(unsigned order, unsigned flags)
+static __noinline struct page *alloc_single(unsigned first, unsigned order, unsigned flags)
 {
-	int rc;
-	struct page *page = piece_take(order, flags & UNMAPPED_MAY_RECLAIM ? ALLOC_MAY_RECLAIM : 0, &rc);
+	struct page *page = um_piece_alloc(first, order, (flags & UNMAPPED_MAY_RECLAIM ? ALLOC_MAY_RECLAIM : 0) |
+						       (flags & UNMAPPED_THIS_NODE ? ALLOC_THIS_NODE : 0));
 
 	if (page) {
-		um_set(page, UM_TAKEN, order);
 		count_region((i64)BIT(order));
 		counter_add(&my_magazine()->misses, 1);
 	}
 	return page;
 }
 
-/* What is zero already, because nobody could reach it since it was scrubbed, is left alone. */
-static inline void hand_out(struct page *page, bool zero)
+/* All but single pages that lie on this CPU's magazine. */
+static __noinline struct page *alloc_otherwise(unsigned first, unsigned order, unsigned flags, struct account *account)
 {
-	if (page->private & UM_CLEAN) {
-		store_relaxed(&page->private, page->private & ~UM_CLEAN);
-	} else if (zero) {
-		temp_zero(page_to_pfn(page), 1);
-		counter_add(&my_magazine()->zeroed, 1);
+	struct page *page;
+
+	if (um_cache.mode == UNMAPPED_OFF) {
+		page = alloc_single(first, order, flags);
+	} else {
+		page = cache_alloc(first, order);
+		if (!page)
+			page = alloc_miss(first, order, flags);
 	}
+	if (page)
+		return page;
+	fetch_add(&um_cache.stats.fails, 1);
+	if (account)
+		account_uncharge(account, BIT(order));
+	return NULL;
 }
 
 struct page *unmapped_pages_alloc(unsigned order, unsigned flags, int nid, struct account *account)
 {
-	const unsigned known = UNMAPPED_ZERO | UNMAPPED_NOSCRUB | UNMAPPED_MAY_RECLAIM;
+	const unsigned known = UNMAPPED_ZERO | UNMAPPED_NOSCRUB | UNMAPPED_MAY_RECLAIM | UNMAPPED_THIS_NODE;
 	struct cpu_state *cpu = arch_this_cpu();
-	struct page *page;
+	struct um_magazine *m = &um_magazines[cpu->id];
+	unsigned own = cpu->pages->node, first = nid == NODE_ANY ? own : (unsigned)nid;
+	bool single = likely(!(order | (first ^ own)));
+	struct page *page = NULL;
 
 	assert(cpu->locks_held == 0 && arch_irqs_enabled());
-	if (unlikely(order > UNMAPPED_ORDER_MAX || flags & ~known || nid < -1 || nid > 0))
+	if (unlikely(flags & ~known || (!single && (order > UNMAPPED_ORDER_MAX || first >= buddy_nodes()))))
 		return NULL;
 	if (account && account_charge(account, BIT(order)))
 		return NULL;
-	if (unlikely(um_cache.mode == UNMAPPED_OFF)) {
-		page = alloc_single(order, flags);
-	} else {
-		page = lists_alloc(&um_magazines[cpu->id], order);
-		if (unlikely(!page))
-			page = alloc_miss(order, flags);
-	}
-	if (unlikely(!page)) {
-		fetch_add(&um_cache.stats.fails, 1);
-		if (account)
-			account_uncharge(account, BIT(order));
-		return NULL;
-	}
-	page->account = (u64)account;
-	hand_out(page, flags & UNMAPPED_ZERO);
-	for (u64 i = 1; unlikely(i < BIT(order)); i++)
-		hand_out(page + i, flags & UNMAPPED_ZERO);
-	if (flags & UNMAPPED_NOSCRUB)
-		store_relaxed(&page->private, page->private | UM_NOSCRUB);
+	if (likely(single && um_cache.mode != UNMAPPED_OFF))
+		page = magazine_take(m, own);
+	if (unlikely(!page))
+		page = alloc_otherwise(first, order, flags, account);
+	if (likely(page))
+		um_hand_out(m, page, order, flags, account);
 	return page;
 }
 
 /* ---- Free ---- */
 
-static inline bool is_page(const struct page *page)
-{
-	u64 offset = (u64)page - (u64)page_array;
-
-	return offset % sizeof(struct page) == 0 && offset / sizeof(struct page) < page_max_pfn &&
-	       pfn_valid(offset / sizeof(struct page));
-}
-
-static __noinline bool still_mapped(const struct page *page, unsigned order)
+__noinline bool um_still_mapped(const struct page *page, unsigned order)
 {
 	for (u64 i = 0; i < BIT(order); i++)
 		if (page[i].word >> 32)
@@ -562,7 +277,7 @@ static __noinline bool still_mapped(const struct page *page, unsigned order)
 /* Why a page is not to be freed. */
 static const char *free_fault(const struct page *page, unsigned order)
 {
-	if (!is_page(page))
+	if (!um_is_page(page))
 		return "there is no such frame";
 	if (!um_ours(page))
 		return "it does not come from the unmapped cache";
@@ -572,12 +287,12 @@ static const char *free_fault(const struct page *page, unsigned order)
 		return "it is free already";
 	if (um_order(page) != order)
 		return "it was allocated in another order";
-	if (still_mapped(page, order))
+	if (um_still_mapped(page, order))
 		return "it is still mapped, or a table in use";
 	return "it is being freed";
 }
 
-static __noinline void bad_free(const struct page *page, unsigned order)
+__noinline void um_bad_free(const struct page *page, unsigned order)
 {
 	fetch_add(&um_cache.stats.bad_frees, 1);
 	log_warn("unmapped_pages_free: page %p, frame %#llx, order %u: %s", (const void *)page,
@@ -585,95 +300,67 @@ static __noinline void bad_free(const struct page *page, unsigned order)
 		 free_fault(page, order));
 }
 
-/* The page is this caller's to free from now on. Of two frees at a time one gets it. Returns what its word was, or 0. */
-static inline u64 free_begin(struct page *page, unsigned order)
-{
-	u64 was;
-
-	if (unlikely(!is_page(page)))
-		return 0;
-	was = load_relaxed(&page->private);
-	if (unlikely((was & UM_REGION_MASK) != um_word(UM_TAKEN, order, 0)))
-		return 0;
-	if (unlikely(page->word >> 32) || (unlikely(order) && still_mapped(page, order)))
-		return 0;
-	if (unlikely(!compare_exchange(&page->private, &was, was ^ (u64)(UM_TAKEN ^ UM_MOVING) << UM_STATE_SHIFT)))
-		return 0;
-	return was;
-}
-
-static void scrub(struct page *page, unsigned order)
-{
-	if (PLANTED(PLANT_UM_NO_SCRUB))
-		return;
-	temp_zero(page_to_pfn(page), BIT(order));
-	for (u64 i = 0; i < BIT(order); i++)
-		store_relaxed(&page[i].private, page[i].private | UM_CLEAN);
-	counter_add(&my_magazine()->scrubbed, BIT(order));
-}
-
 static __noinline void free_region(struct page *page, unsigned order)
 {
-	spin_lock(&um_cache.lock);
-	lists_give(page, order);
-	spin_unlock(&um_cache.lock);
+	struct um_node *n = um_node_of(page);
+
+	um_lock(n);
+	um_give(n, page, order);
+	um_unlock(n);
 	count_region(-(i64)BIT(order));
-	check_marks();
+	um_check_marks(n);
 }
 
-/* um=off: back into the direct map at once. If that is not possible, it waits on a list as a piece by itself. */
+/* um=off: back into the direct map at once; what frees in other contexts had to leave goes along. */
 static __noinline void free_single(struct page *page, unsigned order)
 {
-	struct tlb_batch batch;
+	struct um_node *n = um_node_of(page);
 
-	tlb_batch_init(&batch, &kernel_space);
-	if (piece_give(page, &batch))
-		piece_back(page);
-	returns_finish(&batch);
+	um_piece_free(page);
 	count_region(-(i64)BIT(order));
+	um_check_marks(n);
 }
 
 void unmapped_pages_free(struct page *page, unsigned order)
 {
 	struct cpu_state *cpu = arch_this_cpu();
-	u64 was = free_begin(page, order);
+	struct um_magazine *m = &um_magazines[cpu->id];
+	u64 was;
 
 	assert(cpu->locks_held == 0 && arch_irqs_enabled());
+	was = um_free_begin(page, order);
 	if (unlikely(!was)) {
-		bad_free(page, order);
+		um_bad_free(page, order);
 		return;
 	}
-	if (page->account) {
-		account_uncharge((struct account *)page->account, BIT(order));
-		page->account = 0;
-	}
-	store_relaxed(&page->class, PAGE_UNMAPPED);
-	for (u64 i = 1; unlikely(i < BIT(order)); i++)
-		store_relaxed(&page[i].class, PAGE_UNMAPPED);
-	if (!(was & UM_NOSCRUB))
-		scrub(page, order);
+	um_take_back(m, page, order, was);
 	if (unlikely(um_cache.mode == UNMAPPED_OFF))
 		free_single(page, order);
-	else if (unlikely(order))
+	else if (unlikely(order | (um_nid_of_word(was) ^ cpu->pages->node)))
 		free_region(page, order);
-	else if (unlikely(magazine_give(&um_magazines[cpu->id], page)))
-		check_marks();
+	else if (unlikely(magazine_give(m, page)))
+		um_check_marks(&um_nodes[cpu->pages->node]);
 }
 
 /* ---- Shrinking ---- */
 
-u64 unmapped_shrink(u64 frames)
+static u64 shrink_from(unsigned first, u64 frames)
 {
 	assert_context();
 	drain_magazines();
-	return give_back(frames);
+	return um_give_back(first, frames);
+}
+
+u64 unmapped_shrink(u64 frames)
+{
+	return shrink_from(buddy_this_node(), frames);
 }
 
 /* For the page allocator: a piece at least, as less than that cannot be given. */
-static u64 shrink_for_allocator(u64 frames)
+static u64 shrink_for_allocator(int nid, u64 frames)
 {
 	struct unmapped_stats *s = &um_cache.stats;
-	u64 got = unmapped_shrink(MAX(frames, BIT(um_block_order())));
+	u64 got = shrink_from(nid == NODE_ANY ? buddy_this_node() : (unsigned)nid, MAX(frames, BIT(um_block_order())));
 
 	fetch_add(&s->reclaim_runs, 1);
 	fetch_add(&s->reclaim_frames, got);
@@ -693,15 +380,24 @@ static void take_mode(enum unmapped_mode mode)
 	um_cache.mode = (u8)mode;
 	um_cache.low = um_marks[mode].low;
 	um_cache.high = um_marks[mode].high;
-	um_cache.dry[0] = um_cache.dry[1] = 0;
+	for (unsigned nid = 0; nid < NODES_MAX; nid++)
+		um_nodes[nid].dry[0] = um_nodes[nid].dry[1] = 0;
+}
+
+static void node_reset(struct um_node *n)
+{
+	*n = (struct um_node){ .lock = SPINLOCK_INIT_CLASS(LOCK_UNMAPPED), .deferred = DEFERRED_INIT };
+	for (unsigned kind = 0; kind < UM_KINDS; kind++)
+		for (unsigned o = 0; o <= ORDER_MAX; o++)
+			n->head[kind][o] = PFN_NONE;
 }
 
 void unmapped_reset(void)
 {
-	um_cache = (struct um_cache){ .lock = SPINLOCK_INIT_CLASS(LOCK_UNMAPPED), .mode = UNMAPPED_2M };
-	for (unsigned kind = 0; kind < UM_KINDS; kind++)
-		for (unsigned o = 0; o <= ORDER_MAX; o++)
-			um_cache.head[kind][o] = PFN_NONE;
+	um_cache = (struct um_cache){ .mode = UNMAPPED_2M };
+	um_nolock = (struct um_nolock){ .frames = 0 };
+	for (unsigned nid = 0; nid < NODES_MAX; nid++)
+		node_reset(&um_nodes[nid]);
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
 		um_magazines[cpu] = (struct um_magazine){ .lock = SPINLOCK_INIT_CLASS(LOCK_UNMAPPED_CPU) };
 	take_mode(UNMAPPED_2M);
@@ -716,10 +412,19 @@ void unmapped_init(enum unmapped_mode mode)
 
 static u64 frames_in_use(void)
 {
-	u64 sum = 0;
+	u64 sum = load_relaxed(&um_nolock.frames);
 
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
 		sum += um_frames_in_use(&um_magazines[cpu]);
+	return sum;
+}
+
+static u64 frames_of_all(void)
+{
+	u64 sum = 0;
+
+	for (unsigned nid = 0; nid < buddy_nodes(); nid++)
+		sum += load_relaxed(&um_nodes[nid].frames);
 	return sum;
 }
 
@@ -730,7 +435,7 @@ int unmapped_set_mode(enum unmapped_mode mode)
 	if (frames_in_use())
 		return -EBUSY;
 	unmapped_shrink(UNMAPPED_ALL);
-	if (load_relaxed(&um_cache.frames))
+	if (frames_of_all())
 		return -EBUSY;
 	take_mode(mode);
 	return 0;
@@ -743,12 +448,12 @@ enum unmapped_mode unmapped_mode(void)
 
 void unmapped_set_watermarks(u64 low, u64 high)
 {
-	spin_lock(&um_cache.lock);
-	um_cache.low = MIN(low, high);
-	um_cache.high = high;
-	spin_unlock(&um_cache.lock);
-	if (um_cache.mode != UNMAPPED_OFF)
-		check_marks();
+	store_relaxed(&um_cache.low, MIN(low, high));
+	store_relaxed(&um_cache.high, high);
+	if (um_cache.mode == UNMAPPED_OFF)
+		return;
+	for (unsigned nid = 0; nid < buddy_nodes(); nid++)
+		um_check_marks(&um_nodes[nid]);
 }
 
 void unmapped_watermarks(u64 *low, u64 *high)
@@ -757,24 +462,77 @@ void unmapped_watermarks(u64 *low, u64 *high)
 	*high = um_cache.high;
 }
 
+/* ---- Figures ---- */
+
+/* Pages of a node on magazines. */
+static u64 stacked_of_node(unsigned nid)
+{
+	u64 sum = 0;
+
+	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
+		struct um_magazine *m = &um_magazines[cpu];
+
+		if (!load_relaxed(&m->nr))
+			continue;
+		spin_lock(&m->lock);
+		if (m->nr && um_nid(pfn_to_page(m->pfn[0])) == nid)
+			sum += m->nr;
+		spin_unlock(&m->lock);
+	}
+	return sum;
+}
+
+void unmapped_read_node_stats(unsigned nid, struct unmapped_node_stats *out)
+{
+	struct um_node *n = &um_nodes[nid];
+	u64 free;
+
+	um_lock(n);
+	for (unsigned o = 0; o <= ORDER_MAX; o++) {
+		out->free_blocks[o] = n->nr[UM_PART][o] + n->nr[UM_WHOLE][o];
+		out->refills[o] = load_relaxed(&n->refills[o]);
+		out->returns[o] = load_relaxed(&n->returns[o]);
+	}
+	um_unlock(n);
+	out->bytes = load_relaxed(&n->frames) << PAGE_SHIFT;
+	out->free_blocks[0] += stacked_of_node(nid);
+	free = 0;
+	for (unsigned o = 0; o <= ORDER_MAX; o++)
+		free += out->free_blocks[o] << o;
+	out->bytes_in_use = out->bytes - (free << PAGE_SHIFT);
+	out->deferred = load_relaxed(&n->deferred.pushed);
+	out->deferred_most = load_relaxed(&n->deferred.most);
+}
+
+static void add_node(struct unmapped_stats *sum, unsigned nid)
+{
+	struct unmapped_node_stats s;
+
+	unmapped_read_node_stats(nid, &s);
+	sum->bytes += s.bytes;
+	for (unsigned o = 0; o <= ORDER_MAX; o++) {
+		sum->free_blocks[o] += s.free_blocks[o];
+		sum->refills[o] += s.refills[o];
+		sum->returns[o] += s.returns[o];
+	}
+}
+
 void unmapped_read_stats(struct unmapped_stats *out)
 {
-	spin_lock(&um_cache.lock);
 	*out = um_cache.stats;
-	for (unsigned o = 0; o <= ORDER_MAX; o++)
-		out->free_blocks[o] = um_cache.nr[UM_PART][o] + um_cache.nr[UM_WHOLE][o];
-	out->bytes = um_cache.frames << PAGE_SHIFT;
-	spin_unlock(&um_cache.lock);
+	for (unsigned nid = 0; nid < buddy_nodes(); nid++)
+		add_node(out, nid);
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
 		const struct um_magazine *m = &um_magazines[cpu];
 
-		out->free_blocks[0] += load_relaxed(&m->nr);
 		out->allocs += load_relaxed(&m->allocs) + load_relaxed(&m->region_allocs);
 		out->frees += load_relaxed(&m->frees) + load_relaxed(&m->region_frees);
 		out->hits -= load_relaxed(&m->misses);
 		out->zeroed += load_relaxed(&m->zeroed);
 		out->scrubbed += load_relaxed(&m->scrubbed);
 	}
+	out->allocs += load_relaxed(&um_nolock.stats.served);
+	out->frees += load_relaxed(&um_nolock.stats.frees);
 	out->hits += out->allocs;
 	out->bytes_in_use = frames_in_use() << PAGE_SHIFT;
 }

@@ -10,19 +10,28 @@
 
 #include "kernel/base/fmt.h"
 #include "kernel/base/log.h"
+#include "kernel/base/string.h"
+#include "mm/buddy_internal.h"
 #include "mm/directmap.h"
 #include "mm/pgtable.h"
 
 #define REPORTS 8u	/* faults that are named; all are counted */
 
-struct check {
-	unsigned faults;
+/* Of a node, or of all. */
+struct sums {
 	u64 frames;			/* of pieces */
-	u64 in_use;
 	u64 stacked;
 	u64 free[ORDER_MAX + 1];	/* free blocks by order */
+};
+
+struct check {
+	unsigned faults;
+	u64 in_use;
+	struct sums *node;		/* whose piece is looked at */
 	struct pt_space *space;
 };
+
+static struct sums node_sums[NODES_MAX];
 
 static void fault(struct check *c, const char *what, u64 pfn, u64 got)
 {
@@ -37,8 +46,8 @@ static void check_frame(struct check *c, pfn_t pfn, unsigned origin, bool first,
 {
 	const struct page *page = pfn_to_page(pfn);
 
-	c->frames++;
-	if (!um_ours(page) || um_origin(page) != origin)
+	c->node->frames++;
+	if (!um_ours(page) || um_origin(page) != origin || &node_sums[um_nid(page)] != c->node)
 		fault(c, "a frame of a piece has another's mark", pfn, page->private);
 	if (!first && um_state(page) != UM_INSIDE)
 		fault(c, "a region begins inside another one", pfn, page->private);
@@ -84,14 +93,19 @@ static unsigned check_region(struct check *c, pfn_t pfn, unsigned origin)
 	}
 	for (u64 i = 0; i < BIT(order); i++)
 		check_frame(c, pfn + i, origin, i == 0, state == UM_TAKEN);
-	c->free[order] += state == UM_FREE;
-	c->stacked += state == UM_STACKED;
+	c->node->free[order] += state == UM_FREE;
+	c->node->stacked += state == UM_STACKED;
 	c->in_use += state == UM_TAKEN ? BIT(order) : 0;
 	return order;
 }
 
 static void check_piece(struct check *c, pfn_t pfn, unsigned origin)
 {
+	const struct page *page = pfn_to_page(pfn);
+
+	if (um_nid(page) != page->node)
+		fault(c, "a piece counts as another node's", pfn, page->node);
+	c->node = &node_sums[um_nid(page)];
 	check_absent(c, pfn, BIT(origin));
 	for (pfn_t at = pfn; at < pfn + BIT(origin);)
 		at += BIT(check_region(c, at, origin));
@@ -129,54 +143,77 @@ static void check_pieces(struct check *c)
 	for (pfn_t pfn = 0; pfn < page_max_pfn; pfn += BIT(BLOCK_ORDER))
 		if (pfn_valid(pfn) && pfn_to_block(pfn)->unmapped)
 			check_block(c, pfn);
-	if (c->frames != um_cache.frames)
-		fault(c, "frames of all pieces", c->frames, um_cache.frames);
 }
 
 /* ---- Lists and magazines ---- */
 
-static void check_list(struct check *c, enum um_kind kind, unsigned order)
+static void check_list(struct check *c, unsigned nid, enum um_kind kind, unsigned order)
 {
+	const struct um_node *n = &um_nodes[nid];
 	u32 prev = PFN_NONE;
 	u64 nr = 0;
 
-	for (u32 pfn = um_cache.head[kind][order]; pfn != PFN_NONE; pfn = pfn_to_page(pfn)->next) {
+	for (u32 pfn = n->head[kind][order]; pfn != PFN_NONE; pfn = pfn_to_page(pfn)->next) {
 		const struct page *page = pfn_to_page(pfn);
 
-		if (nr++ > um_cache.nr[kind][order]) {
+		if (nr++ > n->nr[kind][order]) {
 			fault(c, "a list is longer than it should be", order, nr);
 			return;
 		}
 		if (!um_ours(page) || um_state(page) != UM_FREE || um_order(page) != order || page->prev != prev ||
-		    (order == um_origin(page)) != (kind == UM_WHOLE))
+		    um_nid(page) != nid || (order == um_origin(page)) != (kind == UM_WHOLE))
 			fault(c, "a frame on the wrong list", pfn, page->private);
 		prev = pfn;
 	}
-	if (nr != um_cache.nr[kind][order] || !nr != !(um_cache.filled[kind] >> order & 1))
+	if (nr != n->nr[kind][order] || !nr != !(n->filled[kind] >> order & 1))
 		fault(c, "length of a list", order, nr);
+}
+
+static void check_node(struct check *c, unsigned nid)
+{
+	const struct um_node *n = &um_nodes[nid];
+	const struct sums *s = &node_sums[nid];
+
+	for (unsigned o = 0; o <= ORDER_MAX; o++) {
+		for (unsigned kind = 0; kind < UM_KINDS; kind++)
+			check_list(c, nid, (enum um_kind)kind, o);
+		if (s->free[o] != n->nr[UM_PART][o] + n->nr[UM_WHOLE][o])
+			fault(c, "free blocks of an order", o, s->free[o]);
+	}
+	if (s->frames != n->frames)
+		fault(c, "frames of all pieces", s->frames, n->frames);
+	if (deferred_any(&n->deferred) || deferred_now(&n->deferred))
+		fault(c, "a free was deferred and stayed so", n->deferred.first, deferred_now(&n->deferred));
+}
+
+/* All pages of a magazine are of the CPU's own node. */
+static u64 check_magazine(struct check *c, u32 cpu)
+{
+	const struct um_magazine *m = &um_magazines[cpu];
+
+	for (u32 i = 0; i < m->nr; i++) {
+		const struct page *page = pfn_to_page(m->pfn[i]);
+
+		if (!um_ours(page) || um_state(page) != UM_STACKED || !page_caches[cpu] ||
+		    um_nid(page) != page_caches[cpu]->node)
+			fault(c, "a frame on a magazine", m->pfn[i], page->private);
+		else
+			node_sums[um_nid(page)].stacked--;
+	}
+	return um_frames_in_use(m);
 }
 
 static void check_lists(struct check *c)
 {
-	u64 stacked = 0, in_use = 0;
+	u64 in_use = um_nolock.frames;
 
-	for (unsigned o = 0; o <= ORDER_MAX; o++) {
-		for (unsigned kind = 0; kind < UM_KINDS; kind++)
-			check_list(c, (enum um_kind)kind, o);
-		if (c->free[o] != um_cache.nr[UM_PART][o] + um_cache.nr[UM_WHOLE][o])
-			fault(c, "free blocks of an order", o, c->free[o]);
-	}
-	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
-		const struct um_magazine *m = &um_magazines[cpu];
-
-		for (u32 i = 0; i < m->nr; i++)
-			if (!um_ours(pfn_to_page(m->pfn[i])) || um_state(pfn_to_page(m->pfn[i])) != UM_STACKED)
-				fault(c, "a frame on a magazine", m->pfn[i], pfn_to_page(m->pfn[i])->private);
-		stacked += m->nr;
-		in_use += um_frames_in_use(m);
-	}
-	if (stacked != c->stacked)
-		fault(c, "pages on magazines", c->stacked, stacked);
+	for (unsigned nid = 0; nid < buddy_nodes(); nid++)
+		check_node(c, nid);
+	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
+		in_use += check_magazine(c, cpu);
+	for (unsigned nid = 0; nid < buddy_nodes(); nid++)
+		if (node_sums[nid].stacked)
+			fault(c, "pages on magazines", nid, node_sums[nid].stacked);
 	if (in_use != c->in_use)
 		fault(c, "frames in use", c->in_use, in_use);
 }
@@ -217,6 +254,7 @@ unsigned unmapped_check(void)
 {
 	struct check c = { 0 };
 
+	memset(node_sums, 0, sizeof(node_sums));
 	check_pieces(&c);
 	check_lists(&c);
 	for (struct pt_space *s = pt_space_next(NULL); s; s = pt_space_next(s)) {
@@ -238,19 +276,52 @@ static void print_row(const char *what, const u64 *by_order)
 	log_info("%s", line);
 }
 
+static void print_node_row(unsigned nid, const char *what, const u64 *by_order)
+{
+	char name[40];
+
+	fmt_print(name, sizeof(name), "node %u, unmapped, %s", nid, what);
+	print_row(name, by_order);
+}
+
+static void print_node(unsigned nid)
+{
+	struct unmapped_node_stats s;
+
+	unmapped_read_node_stats(nid, &s);
+	print_node_row(nid, "free", s.free_blocks);
+	print_node_row(nid, "refills", s.refills);
+	print_node_row(nid, "returns", s.returns);
+	log_info("node %u, unmapped: %llu KiB, %llu KiB in use, %llu frees deferred, %llu at most at once", nid,
+		 (unsigned long long)(s.bytes / KIB), (unsigned long long)(s.bytes_in_use / KIB),
+		 (unsigned long long)s.deferred, (unsigned long long)s.deferred_most);
+}
+
+static void print_nolock(void)
+{
+	struct nolock_stats s;
+
+	unmapped_read_nolock_stats(&s);
+	log_info("unmapped, any context: %llu requests, %llu served (%llu by magazines), failed by lock %llu, empty %llu, "
+		 "order %llu, limit %llu; %llu frees, %llu deferred",
+		 (unsigned long long)s.requests, (unsigned long long)s.served, (unsigned long long)s.from_reserve,
+		 (unsigned long long)s.failed[NOLOCK_LOCK], (unsigned long long)s.failed[NOLOCK_EMPTY],
+		 (unsigned long long)s.failed[NOLOCK_ORDER], (unsigned long long)s.failed[NOLOCK_LIMIT],
+		 (unsigned long long)s.frees, (unsigned long long)s.deferred);
+}
+
 void unmapped_print(void)
 {
 	static const char *const modes[] = { [UNMAPPED_OFF] = "off", [UNMAPPED_2M] = "2m", [UNMAPPED_1G] = "1g" };
 	struct unmapped_stats s;
 	u64 orders[ORDER_MAX + 1];
 
-	unmapped_read_stats(&s);
 	for (unsigned o = 0; o <= ORDER_MAX; o++)
 		orders[o] = o;
 	print_row("pages by order", orders);
-	print_row("node 0, unmapped, free", s.free_blocks);
-	print_row("node 0, unmapped, refills", s.refills);
-	print_row("node 0, unmapped, returns", s.returns);
+	for (unsigned nid = 0; nid < buddy_nodes(); nid++)
+		print_node(nid);
+	unmapped_read_stats(&s);
 	log_info("unmapped: mode %s, %llu KiB, %llu KiB in use, %llu allocs (%llu hits, %llu failed), %llu frees (%llu bad)",
 		 modes[um_cache.mode], (unsigned long long)(s.bytes / KIB), (unsigned long long)(s.bytes_in_use / KIB),
 		 (unsigned long long)s.allocs, (unsigned long long)s.hits, (unsigned long long)s.fails,
@@ -260,4 +331,5 @@ void unmapped_print(void)
 		 (unsigned long long)s.flush_batches, (unsigned long long)s.zeroed, (unsigned long long)s.scrubbed,
 		 (unsigned long long)s.reclaim_runs, (unsigned long long)s.reclaim_frames,
 		 (unsigned long long)s.reclaim_most);
+	print_nolock();
 }

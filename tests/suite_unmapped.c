@@ -448,7 +448,7 @@ TEST_ID(unmapped, dry_memory_is_not_gathered_each_time, "UM2")
 		buddy_read_stats(&after);
 		CHECK_EQ(h.blocks, 128);
 		CHECK_EQ(refills(&g, 0), 128);
-		CHECK_EQ(after.fails - before.fails, 2);
+		CHECK(after.fails - before.fails <= 2 * buddy_nodes());
 		CHECK(after.frees - before.frees <= 2 * PAGE_STACK0_ROOM);
 		free_pages(block, ORDER_2M);
 		buddy_drain();
@@ -650,17 +650,25 @@ TEST_ID(unmapped, frees_coalesce, "UM1 UM3")
 
 #define PATTERN 0x5ec2e75ec2e75ec2ull
 
-/* Have the next block that the allocator gives full of a pattern. Returns its first frame. */
+/*
+ * Have the next block that a refill takes full of a pattern. Returns its first frame. Asked the second time, the allocator answers from
+ * the gigabyte of the first one, and goes on to do so.
+ */
 static pfn_t dirty_block(void)
 {
-	struct page *page = alloc_pages(ORDER_2M, 0);
-	u64 *words = page ? page_to_virt(page) : NULL;
+	struct page *page = NULL;
+	u64 *words;
 
-	if (!CHECK(page != NULL))
-		return 0;
-	for (u64 i = 0; i < 2 * MIB / sizeof(u64); i++)
-		words[i] = PATTERN;
-	free_pages(page, ORDER_2M);
+	for (unsigned i = 0; i < 2; i++) {
+		page = alloc_pages(ORDER_2M, ALLOC_UNMAPS);
+		if (!CHECK(page != NULL))
+			return 0;
+		words = page_to_virt(page);
+		for (u64 k = 0; i == 1 && k < 2 * MIB / sizeof(u64); k++)
+			words[k] = PATTERN;
+		free_pages(page, ORDER_2M);
+		buddy_drain();
+	}
 	return page_to_pfn(page);
 }
 
@@ -765,8 +773,8 @@ TEST_ID(unmapped, bad_arguments, "UM1")
 	ground_begin(&g, UNMAPPED_2M);
 	CHECK(!unmapped_pages_alloc(UNMAPPED_ORDER_MAX + 1, 0, 0, NULL));
 	CHECK(!unmapped_pages_alloc(64, 0, 0, NULL));
-	CHECK(!unmapped_pages_alloc(0, 0x8, 0, NULL));
-	CHECK(!unmapped_pages_alloc(0, 0, 1, NULL));
+	CHECK(!unmapped_pages_alloc(0, 0x10, 0, NULL));
+	CHECK(!unmapped_pages_alloc(0, 0, (int)buddy_nodes(), NULL));
 	CHECK(!unmapped_pages_alloc(0, 0, -2, NULL));
 	CHECK_EQ(unmapped_set_mode((enum unmapped_mode)3), -EINVAL);
 	CHECK_EQ(all_refills(&g), 0);

@@ -22,7 +22,7 @@
 #include "mm/pt_audit.h"
 #include "mm/slab.h"
 #include "mm/temp_map.h"
-#include "mm/unmapped.h"
+#include "mm/unmapped_internal.h"
 #include "tests/fixture.h"
 #include "tests/host/acpi_sample.h"
 #include "tests/host/arch_host.h"
@@ -65,6 +65,8 @@ static const struct plant {
 	{ PLANT_UM_STAYS_MAPPED, "unmapped_frames_stay_mapped", BY_CHECK, 0 },
 	{ PLANT_UM_NO_SCRUB, "freed_secret_not_scrubbed", BY_RESULT, 0 },
 	{ PLANT_UM_BUDDY_STAYS, "merged_block_stays_on_its_list", BY_CHECK, 0 },
+	{ PLANT_UM_DEFERRED_LOST, "deferred_unmapped_page_forgotten", BY_CHECK, 0 },
+	{ PLANT_UM_DEFERRED_TWICE, "deferred_unmapped_page_freed_twice", BY_CHECK, 0 },
 	{ PLANT_TEMP_LEFT_MAPPED, "poke_window_left_mapped", BY_WINDOW, 0 },
 	{ PLANT_EXECMEM_NO_INT3, "freed_text_not_int3", BY_EXECMEM, 0 },
 	{ PLANT_EXECMEM_MAP_UNFILLED, "text_mapped_before_int3", BY_EXECMEM, 0 },
@@ -331,6 +333,26 @@ static void interrupt_allocator(void)
 	free_page(page);
 }
 
+/* The same with the lock of a node's unmapped pages; two at a time, that are each other's buddies. */
+static void interrupt_cache(void)
+{
+	struct page *pages[2];
+	struct um_node *n;
+
+	for (unsigned i = 0; i < 2; i++) {
+		pages[i] = unmapped_pages_alloc(3, UNMAPPED_NOSCRUB, 0, NULL);
+		found->wrong += !pages[i];
+	}
+	if (!pages[0] || !pages[1])
+		return;
+	n = um_node_of(pages[0]);
+	um_lock(n);
+	for (unsigned i = 0; i < 2; i++)
+		unmapped_pages_free_nolock(pages[i], 3);
+	um_unlock(n);
+	found->check += unmapped_check();
+}
+
 static struct depot stacks;
 
 static void put_stack(void *arg)
@@ -415,6 +437,7 @@ static void workload(void)
 	if (PLANTED(PLANT_NONE) || mm_plant >= PLANT_TEMP_LEFT_MAPPED)
 		use_execmem();
 	interrupt_allocator();
+	interrupt_cache();
 }
 
 /* The same workload with one bug planted, in a process that takes it to its grave. */
