@@ -746,13 +746,20 @@ static void check_hit(const struct page *page, unsigned order, u64 hits)
 	CHECK_EQ(buddy_poison_last.byte, 1234);
 }
 
+/* From now on: what has been poisoned before is not looked at. */
+static void poison_anew(void)
+{
+	buddy_watch(BUDDY_POISON, false);
+	buddy_watch(BUDDY_POISON, true);
+}
+
 /* When it is allocated again, or looked for. */
 TEST_ID(buddy, write_to_a_free_frame_is_found, "PA7")
 {
 	u64 hits = buddy_poison_hits, warnings = log_warnings;
 	static const unsigned orders[] = { 0, 2, ORDER_2M };
 
-	buddy_watch(BUDDY_POISON, true);
+	poison_anew();
 	for (unsigned i = 0; i < ARRAY_SIZE(orders); i++) {
 		unsigned order = orders[i];
 		struct page *page = alloc_pages(order, 0), *again;

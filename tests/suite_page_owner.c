@@ -131,7 +131,8 @@ TEST_ID(page_owner, who_had_a_spoilt_frame, "PA6 PA7")
 
 	if (!was_on)
 		REQUIRE(!page_owner_start());
-	buddy_watch(BUDDY_POISON, true);
+	buddy_watch(BUDDY_POISON, false);
+	buddy_watch(BUDDY_POISON, true);	/* what has been poisoned before is not looked at */
 	page = plant_other(3);
 	REQUIRE(page != NULL);
 	free_pages(page, 3);

@@ -54,6 +54,8 @@ BOOTED = "image,cmdline,acpi,console,cpu,smp.all_*"
 # What changes mappings, or looks at them; what asks for features of the CPU; what needs several of them.
 MAPPINGS = "directmap,set_memory,pgtable,random,w_xor_x,image,bootmem,unmapped*,execmem*,vmalloc,ioremap,lab*,runner,steering,trace"
 FEATURES = "cpu,trap,image,directmap,set_memory,w_xor_x,execmem*,mtrr,runner,console,secrets"
+# What counts frames while the page owner takes some of its own.
+FRAMES = "buddy,nolock,nodes,bulk,depot,page_owner*,unmapped,slab,kmalloc,account"
 COUNTED = "suite=costs*,pgtable,tlb_batch kaslr=off"
 CONCURRENT = "smp,thread,concurrent,tlb*,log,nmi_*,*_smp,slab,buddy,nolock,unmapped,contexts,trace"
 
@@ -82,6 +84,8 @@ ROWS = [
     # Every fill of a thousand is looked at half-way here.
     Row("execmem-tail", append="lab=off execmem=huge+tail suite=execmem*,costs.execmem*,image"),
     Row("bbm", append="lab=off bbm=on um=1g", sample=MAPPINGS),
+    Row("page-owner", memory="2G", append="lab=off page_owner=on", sample=FRAMES),
+    Row("soak-storm", memory="4G", append="lab=off soak=on suite=steering,nmi_*", soak_only=True, seconds=7200),
 
     # All CPUs. Each is a thread of QEMU's: with more of them than cores, everything takes its turn, so the lab runs in rows of
     # its own, with less memory to age.
@@ -101,6 +105,7 @@ ROWS = [
     Row("4cpu-clang-debug", variant="clang-debug", cpus=4, append="lab=off bbm=on", expect=SHOT, soak_only=True),
     # The full counts of what needs all CPUs: hours on two cores.
     Row("4cpu-soak", cpus=4, append="lab=off soak=on suite=tlb*,smp,thread,log", soak_only=True, seconds=10800, expect=SHOT),
+    Row("4cpu-soak-storm", cpus=4, memory="2G", append="lab=off soak=on suite=nmi_*", soak_only=True, seconds=14400),
     Row("4cpu-soak-concurrent", cpus=4, append="lab=off soak=on suite=concurrent", soak_only=True, seconds=21600, expect=SHOT),
     Row("2cpu-lab", cpus=2, memory="1G", append="suite=lab_cpus", expect=SHOT, soak_only=True),
     Row("4cpu-lab", cpus=4, memory="1G", append="suite=lab_cpus", expect=SHOT),
