@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: MIT
 """tools/run-tests loses no failure: counting, programs that die, hang or say nothing, and needs."""
 
+import fnmatch
+import glob
 import importlib.machinery
 import importlib.util
 import io
 import os
+import re
 import sys
 import tempfile
 import unittest
@@ -146,6 +149,20 @@ class Items(unittest.TestCase):
                 if name in items and row.sample:
                     append = items[name].args[items[name].args.index("--append") + 1]
                     self.assertEqual(f"suite={row.sample}" in append, what == "test", append)
+
+    def test_globs_name_what_exists(self):
+        """A suite that was renamed would be left out of a row without a word."""
+        tests = set()
+        for path in glob.glob(os.path.join(run_tests.ROOT, "tests", "**", "*.c"), recursive=True):
+            with open(path, encoding="utf-8") as file:
+                tests |= {f"{suite}.{name}" for suite, name in
+                          re.findall(r"(?m)^TEST(?:_ID|_ROWS|_FLAGS)?\((\w+),\s*(\w+)", file.read())}
+        suites = {test.split(".")[0] for test in tests}
+        self.assertGreater(len(suites), 50)
+        for row in run_tests.matrix():
+            chosen = [row.sample or ""] + re.findall(r"suite=(\S+)", row.append)
+            for pattern in ",".join(chosen).strip(",").split(","):
+                self.assertTrue(fnmatch.filter(tests if "." in pattern else suites, pattern or "*"), (row.name, pattern))
 
     def test_whole_suite_on_each_number_of_cpus(self):
         """With and without 1G leaves, as far as `make test` goes."""
