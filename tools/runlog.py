@@ -33,6 +33,11 @@ class BadLog(Exception):
 TEXT_KEYS = ("workload", "policy", "memory", "collapse", "phase", "op", "type", "event", "context")
 
 
+# What names a line of figures.
+NAMES = {"map": ("phase",), "lab": ("workload", "policy", "n"), "cost": ("op",)}
+PHASED = ("memory", "collapse", "phase")    # of the lab's lines, but for those of workload=flush
+
+
 def number(text):
     """The integer that the word is, or 0."""
     return int(text) if text.isascii() and text.isdigit() else 0
@@ -69,11 +74,15 @@ class Run:
 
     def _figure(self, kind, words):
         bad = [key for key, value in words.items() if key not in TEXT_KEYS and isinstance(value, str)]
+        names = NAMES.get(kind, ()) + (PHASED if kind == "lab" and words.get("workload") != "flush" else ())
+        lacking = [key for key in names if key not in words]
         if kind == "trace":
             if "event" in words and "tsc" not in bad:
                 self.trace.append(words)
         elif bad:
             self.ktap.problems.append(f"a {kind} line whose {bad[0]}= is no number")
+        elif lacking:
+            self.ktap.problems.append(f"a {kind} line without {lacking[0]}=")
         elif kind == "counter":
             self.counters.update(words)
         elif kind == "map":
