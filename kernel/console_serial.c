@@ -102,23 +102,27 @@ static u32 divisor_of(const struct serial_place *place)
 	return place->clock ? serial_divisor(place->clock, place->baud) : 0;
 }
 
+/* On an error *u is as it was: it may be the console. */
 static const char *try_registers(struct uart *u, const struct serial_place *place)
 {
+	struct serial serial = { .bus = &serial_ports, .base = place->address, .stride = place->stride, .width = place->width };
+	void *registers = NULL;
 	const char *why;
-	void *registers;
 
-	u->place = *place;
-	u->serial = (struct serial){ .bus = &serial_ports, .base = place->address, .stride = place->stride, .width = place->width };
-	if (place->kind == SERIAL_PORT)
-		return serial_init(&u->serial, divisor_of(place));
-	registers = map_registers(place);
-	if (!registers)
-		return "no place for registers: memory, or out of reach";
-	u->serial.bus = &serial_memory;
-	u->serial.base = (u64)registers;
-	why = serial_init(&u->serial, divisor_of(place));
-	if (why)
+	if (place->kind == SERIAL_MEMORY) {
+		registers = map_registers(place);
+		if (!registers)
+			return "no place for registers: memory, or out of reach";
+		serial.bus = &serial_memory;
+		serial.base = (u64)registers;
+	}
+	why = serial_init(&serial, divisor_of(place));
+	if (!why) {
+		u->serial = serial;
+		u->place = *place;
+	} else if (registers) {
 		iounmap(registers);
+	}
 	return why;
 }
 
