@@ -132,6 +132,9 @@ EFI_CFLAGS := $(COMMON) -O2 -ffreestanding -fpic -fshort-wchar -mno-red-zone -mg
 	-fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables -fvisibility=hidden \
 	-DGNU_EFI_USE_MS_ABI -DCONFIG_DEBUG=$(DEBUG) -isystem /usr/include/efi -isystem /usr/include/efi/x86_64
 
+EFI_LD := $(LD) -shared -Bsymbolic -nostdlib -z nocombreloc -z noexecstack --no-undefined --fatal-warnings -T boot/efi.lds
+EFI_COPY := $(OBJCOPY) --strip-all --target=efi-app-x86_64 --subsystem=10 --section-alignment=4096 --file-alignment=512
+
 $(B)/efi/%.o: %.c Makefile | setup
 	$(say) CC '$< [$(B)]'
 	@mkdir -p $(@D)
@@ -144,16 +147,23 @@ $(B)/efi/%.asm.o: %.asm tools/assemble Makefile | setup
 
 $(B)/efi/loader.so: $(BOOT_OBJ) boot/efi.lds Makefile
 	$(say) LD $@
-	$(Q)$(LD) -shared -Bsymbolic -nostdlib -z nocombreloc -z noexecstack --no-undefined --fatal-warnings \
-		-T boot/efi.lds -o $@ $(EFI_LIB)/crt0-efi-x86_64.o $(BOOT_OBJ) -L $(EFI_LIB) -lgnuefi
+	$(Q)$(EFI_LD) -o $@ $(EFI_LIB)/crt0-efi-x86_64.o $(BOOT_OBJ) -L $(EFI_LIB) -lgnuefi
 
 # pe-finish checks the image's sections before it says in the header that their rights may be enforced.
 $(B)/esp/EFI/BOOT/BOOTX64.EFI: $(B)/efi/loader.so tools/pe-finish
 	$(say) EFI $@
 	@mkdir -p $(@D)
-	$(Q)$(OBJCOPY) --strip-all --target=efi-app-x86_64 --subsystem=10 --section-alignment=4096 \
-		--file-alignment=512 $< $(<:.so=.pe)
+	$(Q)$(EFI_COPY) $< $(<:.so=.pe)
 	$(Q)tools/pe-finish $(<:.so=.pe) $@
+
+# Firmware with rights of memory, around OVMF that has none (tests/qemu/boot_rights.py).
+STRICT_OBJ := $(addprefix $(B)/efi/,tests/qemu/strict/strict.o boot/console.o boot/rights.o kernel/base/fmt.o kernel/base/string.o)
+
+$(B)/strict.efi: $(STRICT_OBJ) boot/efi.lds tools/pe-finish Makefile
+	$(say) EFI $@
+	$(Q)$(EFI_LD) -o $(B)/efi/strict.so $(EFI_LIB)/crt0-efi-x86_64.o $(STRICT_OBJ) -L $(EFI_LIB) -lgnuefi
+	$(Q)$(EFI_COPY) $(B)/efi/strict.so $(B)/efi/strict.pe
+	$(Q)tools/pe-finish $(B)/efi/strict.pe $@
 
 # A kernel that only checks the hand-over (tests/qemu/boot_*.py).
 HANDOVER := tests/qemu/handover
@@ -304,7 +314,7 @@ help:
 	'' \
 	'CC=clang, DEBUG=1, V=1 as usual; build/kernel.elf has the symbols.'
 
-esp: $(ESP_FILES) $(B)/handover.elf
+esp: $(ESP_FILES) $(B)/handover.elf $(B)/strict.efi
 image: $(B)/tangram.img
 
 RUN_QEMU := tools/run-qemu --build $(B) $(if $(TIMEOUT),--timeout $(TIMEOUT))
@@ -361,5 +371,5 @@ usb: image
 clean:
 	$(Q)rm -rf build
 
--include $(HANDOVER_OBJ:.o=.d) $(KERNEL_OBJ:.o=.d) $(BOOT_OBJ:.o=.d) $(HOST_OBJ:.o=.d) $(TSAN_OBJ:.o=.d)
+-include $(HANDOVER_OBJ:.o=.d) $(KERNEL_OBJ:.o=.d) $(BOOT_OBJ:.o=.d) $(STRICT_OBJ:.o=.d) $(HOST_OBJ:.o=.d) $(TSAN_OBJ:.o=.d)
 -include $(wildcard $(BENCH)/bench-*/*/*.d $(BENCH)/bench-*/*/*/*.d $(BENCH)/bench-*/*/*/*/*.d)

@@ -95,16 +95,20 @@ static struct range image_range(void)
 	return range_len((u64)loaded->ImageBase, loaded->ImageSize);
 }
 
-/* From here on nothing that the loader has is writable and executable, if the firmware lets that be said. */
+/* From here on nothing that the loader has, or will get, is writable and executable, if the firmware lets that be said. */
 static void take_rights(void)
 {
 	static EFI_GUID guid = { 0xf4560cf6, 0x40ec, 0x4b4a, { 0xa1, 0x92, 0xbf, 0x1d, 0x57, 0xd0, 0xb1, 0x89 } };
 	struct rights_protocol *protocol;
+	unsigned cursor = 0;
+	struct range r;
 
 	if (EFI_ERROR(st->BootServices->LocateProtocol(&guid, NULL, (void **)&protocol)))
 		protocol = NULL;
 	rights_init(protocol);
 	rights_set_image(image_range());
+	while (alloc_next(&cursor, &r))
+		rights_set(r, RIGHTS_DATA);
 	has_rights_protocol = protocol != NULL;
 }
 
