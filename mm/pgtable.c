@@ -62,8 +62,8 @@ static void check_store(pte_t old, pte_t new, unsigned level)
 	}
 }
 
-/* pt_store_run() for one entry, of which it is known what stands there. Returns the table's breaks. */
-static __always_inline unsigned store_one(struct page *page, pte_t *slot, unsigned level, pte_t old, pte_t new)
+/* pt_store_run() for one entry, of which it is known what stands there. The store comes last: nothing has to be kept across the call. */
+static __always_inline void store_one(struct page *page, pte_t *slot, unsigned level, pte_t old, pte_t new)
 {
 	unsigned i = (unsigned)((u64)slot / sizeof(*slot)) % PT_ENTRIES;
 	int delta = 0;
@@ -80,8 +80,8 @@ static __always_inline unsigned store_one(struct page *page, pte_t *slot, unsign
 
 		delta += pte_continues(old, next, level) - pte_continues(new, next, level);
 	}
+	page->breaks = (u16)(page->breaks + delta);
 	arch_pte_store(slot, new, level);
-	return page->breaks = (u16)(page->breaks + delta);
 }
 
 void pt_store_run(pte_t *table, unsigned level, unsigned i, unsigned n, pte_t first, u64 step)
@@ -990,28 +990,25 @@ void pt_apply(struct pt_space *space, const struct pt_change *c, struct pt_pool 
 static bool protect_in_one_table(struct pt_space *space, const struct pt_change *c, struct tlb_batch *batch)
 {
 	struct pt_slot s = walk(space, c->va.start, PT_4K);
+	u64 nr = range_size(c->va) >> PAGE_SHIFT, idle = 0;
+	pte_t *slot = s.pte;
 	struct page *page;
-	pte_t *end;
-	bool changed = false, idle = false;
 
 	if (s.level != PT_4K || leaf_is_volatile(space))
 		return false;
-	page = pt_page_of_slot(s.pte);
-	end = s.pte + (range_size(c->va) >> PAGE_SHIFT);
-	for (pte_t *slot = s.pte; slot < end; slot++) {
+	page = pt_page_of_slot(slot);
+	do {
 		pte_t e = pte_load(slot);
 		pte_t new = { (e.raw & ~c->clear) | c->set };
 
-		if (pte_same(e, new) || !pte_present(e)) {
-			idle = true;
-			continue;
-		}
-		store_one(page, slot, PT_4K, e, new);
-		changed = true;
-	}
+		if (pte_same(e, new) || !pte_present(e))
+			idle++;
+		else
+			store_one(page, slot, PT_4K, e, new);
+	} while (++slot < s.pte + nr);
 	if (idle)
 		tlb_batch_wait(batch, page->gen);
-	if (changed) {
+	if (idle < nr) {
 		page->gen = tlb_batch_add(batch, c->va, PAGE_SHIFT);
 		pt_note_change(space, page);
 	}

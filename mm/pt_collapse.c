@@ -131,11 +131,9 @@ static void count_collapse(struct pt_space *space, const struct page *table)
 	trace_event(TRACE_COLLAPSE, table->order + 1u, table->va, page_to_phys(table).raw);
 }
 
-/* Kernel leaves: one store. */
-static void collapse(struct pt_space *space, struct page *table, pte_t leaf, struct tlb_batch *batch)
+/* Kernel leaves: one store. s: the entry that points to the table. */
+static void collapse(struct pt_space *space, struct page *table, struct pt_slot s, pte_t leaf, struct tlb_batch *batch)
 {
-	struct pt_slot s = parent_slot(space, table);
-
 	pt_publish(s, leaf, leaf);
 	count_collapse(space, table);
 	tlb_batch_free_table(batch, table);
@@ -143,9 +141,8 @@ static void collapse(struct pt_space *space, struct page *table, pte_t leaf, str
 }
 
 /* User leaves, first round: the table is out of reach, and the CPU's updates with it. */
-static void clear_for_collapse(struct pt_space *space, struct page *table, struct tlb_batch *batch)
+static void clear_for_collapse(struct page *table, struct pt_slot s, struct tlb_batch *batch)
 {
-	struct pt_slot s = parent_slot(space, table);
 	pte_t *parent = (pte_t *)align_down((u64)s.pte, PAGE_SIZE);
 	pte_t marker = { page_to_phys(table).raw | PTE_CLEARING };
 
@@ -207,9 +204,9 @@ static bool is_due(const struct pt_space *space, const struct page *table, const
 }
 
 /* Break-before-make may be impossible at the moment: the table stays on the list. */
-static bool may_collapse(struct pt_space *space, const struct page *table, pte_t leaf)
+static bool may_collapse(const struct pt_space *space, const struct page *table, struct pt_slot s, pte_t leaf)
 {
-	return space->flags & PT_SPACE_USER || !pt_publish_possible(parent_slot(space, table), leaf, table->va);
+	return space->flags & PT_SPACE_USER || !pt_publish_possible(s, leaf, table->va);
 }
 
 static bool collapse_uniform(struct pt_space *space, struct tlb_batch *batch)
@@ -222,16 +219,20 @@ static bool collapse_uniform(struct pt_space *space, struct tlb_batch *batch)
 	for (; look && pfn != PFN_NONE; look--) {
 		struct page *table = pfn_to_page(pfn);
 		pte_t leaf = pt_collapsed_leaf(space, table);
+		bool ready = !pte_none(leaf) && is_due(space, table, batch) &&
+			     (tlb_flushed(space, table->gen) || PLANTED(PLANT_COLLAPSE_UNFLUSHED));
+		struct pt_slot parent = { 0 };
 		u32 next;
 
-		if (!pte_none(leaf) && is_due(space, table, batch) && may_collapse(space, table, leaf) &&
-		    (tlb_flushed(space, table->gen) || PLANTED(PLANT_COLLAPSE_UNFLUSHED))) {
+		if (ready)
+			parent = parent_slot(space, table);
+		if (ready && may_collapse(space, table, parent, leaf)) {
 			next = table->next;
 			pt_list_remove(space, table);
 			if (space->flags & PT_SPACE_USER)
-				clear_for_collapse(space, table, batch);
+				clear_for_collapse(table, parent, batch);
 			else
-				collapse(space, table, leaf, batch);
+				collapse(space, table, parent, leaf, batch);
 			any = true;
 			/* A parent that became uniform by this stands at the tail. */
 			if (next == PFN_NONE)
