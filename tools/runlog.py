@@ -35,7 +35,7 @@ TEXT_KEYS = ("workload", "policy", "memory", "collapse", "phase", "op", "type", 
 
 # What names a line of figures.
 NAMES = {"map": ("phase",), "lab": ("workload", "policy", "n"), "cost": ("op",)}
-PHASED = ("memory", "collapse", "phase")    # of the lab's lines, but for those of workload=flush
+PHASED = ("phase",)             # lines of the lab, but for those of workload=flush
 
 
 def number(text):
