@@ -101,7 +101,7 @@ class PanicsOfMany(Boot):
 
     def others(self):
         """CPU -> thread, what became of it, and the line behind."""
-        found = re.findall(r"#   CPU (\d+), thread ([\w-]+), ([^\n]*)\n([^\n]*)", self.text)
+        found = re.findall(r"#   CPU (\d+), thread ([\w-]+), ([^\n]*)\n(?=([^\n]*))", self.text)
         return {int(cpu): (thread, fate, where) for cpu, thread, fate, where in found}
 
     def check_stopped(self):
