@@ -20,7 +20,7 @@
 #include "mm/guest_memory.h"
 #include "mm/kmalloc.h"
 #include "mm/slab.h"
-#include "mm/unmapped.h"
+#include "mm/unmapped_internal.h"
 #include "mm/vm_area.h"
 #include "mm/vmalloc.h"
 #include "tests/machine/crew.h"
@@ -181,6 +181,15 @@ static bool try_unmapped(void)
 	return page != NULL;
 }
 
+static bool try_unmapped_nolock(void)
+{
+	struct page *page = unmapped_pages_alloc_nolock(0, UNMAPPED_ZERO, -1, &account);
+
+	if (page)
+		unmapped_pages_free_nolock(page, 0);
+	return page != NULL;
+}
+
 static bool try_get_vm_area(void)
 {
 	struct vm_area *area = get_vm_area(PAGE_SIZE, PAGE_SIZE, VM_AREA_SPARSE, "contexts");
@@ -261,6 +270,7 @@ static const struct function {
 	{ "account_open", try_account_open, IN_TASK },
 	{ "depot_put", try_depot_put, ANYWHERE },
 	{ "unmapped_pages_alloc", try_unmapped, IN_TASK },
+	{ "unmapped_pages_alloc_nolock", try_unmapped_nolock, ANYWHERE },
 	{ "get_vm_area", try_get_vm_area, LOCKS_ONLY },
 	{ "vmalloc", try_vmalloc, IN_TASK },
 	{ "execmem_alloc", try_execmem, IN_TASK },
@@ -274,6 +284,7 @@ static const struct function {
 #define TIMES 40u	/* that each function is tried in each context */
 
 static u64 tried[ARRAY_SIZE(functions)], given[ARRAY_SIZE(functions)];
+static enum unmapped_mode mode_before;
 
 /* All that may be called here. Of many CPUs at once. */
 static void try_all(unsigned where)
@@ -291,6 +302,10 @@ static void begin(void)
 	memset(tried, 0, sizeof(tried));
 	memset(given, 0, sizeof(given));
 	CHECK_EQ(account_open(&account, "contexts", NULL, 10000), 0);
+	/* Something lies ready in the unmapped cache, under um=off too. */
+	mode_before = unmapped_mode();
+	CHECK_EQ(unmapped_set_mode(UNMAPPED_2M), 0);
+	CHECK(try_unmapped());
 }
 
 static void end(unsigned where, u64 times)
@@ -308,6 +323,7 @@ static void end(unsigned where, u64 times)
 	CHECK_EQ(cache.objects, 0);
 	CHECK_EQ(slab_check(&cache), 0);
 	depot_reset(&depot);
+	CHECK_EQ(unmapped_set_mode(mode_before), 0);
 }
 
 TEST_ID(contexts, in_a_task, "PA2")
@@ -402,7 +418,7 @@ TEST_ID(contexts, in_an_nmi, "PA2")
 
 static u64 held, let_go;
 
-/* Takes the locks of all nodes and of a cache, and stands still with them. */
+/* Takes the locks of all nodes, of their unmapped pages and of a cache, and stands still with them. */
 static void hold_locks(void *arg)
 {
 	u64 flags = arch_irq_save();
@@ -411,12 +427,17 @@ static void hold_locks(void *arg)
 	for (unsigned i = 0; i < nr_nodes; i++)
 		while (!spin_trylock(&nodes[i].lock))
 			arch_relax();
+	for (unsigned i = 0; i < nr_nodes; i++)
+		while (!spin_trylock(&um_nodes[i].lock))
+			arch_relax();
 	while (!spin_trylock(&cache.lock))
 		arch_relax();
 	store_release(&held, 1);
 	while (!load_acquire(&let_go))
 		arch_relax();
 	spin_unlock(&cache.lock);
+	for (unsigned i = nr_nodes; i-- > 0;)
+		um_unlock(&um_nodes[i]);
 	for (unsigned i = nr_nodes; i-- > 0;)
 		node_unlock(&nodes[i]);
 	arch_irq_restore(flags);
@@ -426,7 +447,7 @@ TEST_ID(contexts, beside_cpus_that_stopped_with_locks_held, "PA2")
 {
 	struct thread *thread;
 	u32 ids[CREW_MAX];
-	u64 given_pages;
+	u64 given_pages, given_unmapped;
 
 	if (crew_cpus(ids) < 2)
 		SKIP("one CPU: nobody to stop");
@@ -440,19 +461,25 @@ TEST_ID(contexts, beside_cpus_that_stopped_with_locks_held, "PA2")
 	store_release(&let_go, 1);
 	crew_join(&thread, 1);
 	/* Each came back every time; pages there were, as this CPU has some in reserve. */
-	given_pages = 0;
+	given_pages = given_unmapped = 0;
 	for (unsigned i = 0; i < ARRAY_SIZE(functions); i++) {
 		CHECK_EQ(tried[i], functions[i].where & IN_PANIC ? TIMES : 0);
 		if (functions[i].run == try_alloc_pages_nolock)
 			given_pages = given[i];
+		if (functions[i].run == try_unmapped_nolock)
+			given_unmapped = given[i];
 	}
-	test_note("pages given=%llu of %u", (unsigned long long)given_pages, TIMES);
+	test_note("pages given=%llu, unmapped given=%llu, of %u", (unsigned long long)given_pages,
+		  (unsigned long long)given_unmapped, TIMES);
 	CHECK(given_pages > 0);
+	CHECK(given_unmapped > 0);
 	CHECK_EQ(buddy_deferred_now(), 0);
+	CHECK_EQ(unmapped_deferred_now(), 0);
 	/* What was deferred meanwhile is taken in by the next one. */
 	slab_free(&cache, slab_alloc(&cache));
 	CHECK_EQ(cache.objects, 0);
 	CHECK_EQ(slab_check(&cache), 0);
 	CHECK_EQ(account_close(&account), 0);
 	depot_reset(&depot);
+	CHECK_EQ(unmapped_set_mode(mode_before), 0);
 }

@@ -47,7 +47,7 @@ WITHOUT_1G = {"direct_map_1g": none, "direct_map_2m": some}
 SHOT = {"nr_tlb_remote_flush": some, "nr_tlb_remote_flush_received": some, "tlb_frames_quarantined": none}
 
 # What goes by nodes.
-NUMA = "suite=buddy,nolock,nodes,bulk,nmi_pages,account*,slab"
+NUMA = "suite=buddy,nolock,nodes,bulk,nmi_pages,account*,slab,unmapped_n*,nmi_unmapped"
 
 # What was loaded and is there: the image, the command line, the tables of the firmware, the console, the CPUs.
 BOOTED = "image,cmdline,acpi,console,cpu,smp.all_*"
