@@ -2,9 +2,9 @@
 /*
  * Random use of the unmapped cache from several CPUs, beside a model that knows who has which frame and what is in it
  * (SPEC UM1..UM4). After every step: unmapped_check(), no stale translation, the counters of the model; with allocations
- * that fail at any place, and frees that are none.
+ * that fail at any place, frees that are none, and interrupts that find locks held.
  */
-#include "mm/unmapped.h"
+#include "mm/unmapped_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +29,7 @@ struct live {
 	struct page *page;
 	unsigned order;
 	unsigned flags;
+	int nid;		/* that was asked for */
 	u64 tag;		/* first word of its i-th frame: tag + i */
 	i32 slot;		/* of the area where its owner has the first frame mapped, or -1 */
 };
@@ -38,7 +39,7 @@ static struct {
 	u32 nr;
 	u8 *taken;		/* by frame */
 	u64 frames;
-	u64 allocs, fails, frees, refused, injected;
+	u64 allocs, fails, frees, refused, injected, asked_nolock, nolock;
 	struct rng rng;
 	struct fixture_area area;
 	bool used[MAPPED_MAX];
@@ -92,6 +93,14 @@ static void claim(struct live *l)
 	m.frames += BIT(l->order);
 }
 
+static bool has_memory(int nid)
+{
+	struct buddy_stats s;
+
+	buddy_read_node_stats((unsigned)nid, &s);
+	return s.free >> ORDER_2M > 8;
+}
+
 static void do_alloc(void)
 {
 	struct live *l = &m.live[m.nr];
@@ -110,10 +119,13 @@ static void do_alloc(void)
 		unmapped_shrink(UNMAPPED_ALL);
 		l->order = UNMAPPED_ORDER_MAX - (unsigned)below(2);
 	}
+	l->nid = (int)below(buddy_nodes() + 1) - 1;
+	if (l->nid >= 0 && below(2))
+		l->flags |= UNMAPPED_THIS_NODE;
 	temp_map_read_stats(&before);
 	if (inject)
 		alloc_inject = (struct alloc_inject){ .armed = 1, .countdown = 1 + below(3) };
-	l->page = unmapped_pages_alloc(l->order, l->flags, (int)below(2) - 1, NULL);
+	l->page = unmapped_pages_alloc(l->order, l->flags, l->nid, NULL);
 	inject = alloc_inject.failed;
 	m.injected += inject;
 	alloc_inject = (struct alloc_inject){ 0 };
@@ -121,11 +133,72 @@ static void do_alloc(void)
 	if (!(l->flags & UNMAPPED_ZERO))
 		EXPECT(after.mappings == before.mappings);
 	if (!l->page) {
-		EXPECT(inject);
+		EXPECT(inject || (l->flags & UNMAPPED_THIS_NODE && !has_memory(l->nid)));
 		m.fails++;
 		return;
 	}
+	if (l->nid >= 0 && !inject && has_memory(l->nid))
+		EXPECT(l->page->node == l->nid);
 	m.allocs++;
+	m.nr++;
+	claim(l);
+}
+
+/* An interrupt on this CPU: of any level, with locks held by whom it interrupted or by others. */
+static struct {
+	bool lists[NODES_MAX];
+	struct um_magazine *magazine;
+} taken;
+
+static void interrupt_begin(void)
+{
+	struct um_magazine *mine = &um_magazines[host_cpu()];
+
+	for (unsigned nid = 0; nid < buddy_nodes(); nid++) {
+		taken.lists[nid] = below(2);
+		if (taken.lists[nid])
+			EXPECT(spin_trylock(&um_nodes[nid].lock));
+	}
+	taken.magazine = below(4) ? NULL : mine;
+	if (taken.magazine)
+		EXPECT(spin_trylock(&taken.magazine->lock));
+	arch_this_cpu()->nesting = (u8)(CPU_TASK + below(CPU_NESTING_LEVELS));
+}
+
+static void interrupt_end(void)
+{
+	arch_this_cpu()->nesting = CPU_TASK;
+	if (taken.magazine)
+		spin_unlock(&taken.magazine->lock);
+	for (unsigned nid = buddy_nodes(); nid-- > 0;)
+		if (taken.lists[nid])
+			um_unlock(&um_nodes[nid]);
+	EXPECT(unmapped_deferred_now() == 0);
+}
+
+static void do_alloc_nolock(void)
+{
+	struct live *l = &m.live[m.nr];
+
+	if (m.nr == LIVE_MAX)
+		return;
+	l->order = below(3) ? 0 : (unsigned)below(6);
+	l->flags = (below(2) ? UNMAPPED_ZERO : 0) | (below(4) ? 0 : UNMAPPED_NOSCRUB);
+	l->tag = rng_next(&m.rng) | 1;
+	l->slot = -1;
+	l->nid = (int)below(buddy_nodes() + 1) - 1;
+	if (l->nid >= 0 && below(2))
+		l->flags |= UNMAPPED_THIS_NODE;
+	interrupt_begin();
+	l->page = unmapped_pages_alloc_nolock(l->order, l->flags, l->nid, NULL);
+	interrupt_end();
+	m.asked_nolock++;
+	if (!l->page)
+		return;
+	if (l->flags & UNMAPPED_THIS_NODE)
+		EXPECT(l->page->node == l->nid);
+	m.allocs++;
+	m.nolock++;
 	m.nr++;
 	claim(l);
 }
@@ -178,7 +251,13 @@ static void do_free(u32 i)
 	}
 	if (below(2))
 		page_set_class(pfn, BIT(l.order), PAGE_EXECMEM);
-	unmapped_pages_free(l.page, l.order);
+	if (below(3)) {
+		unmapped_pages_free(l.page, l.order);
+	} else {
+		interrupt_begin();
+		unmapped_pages_free_nolock(l.page, l.order);
+		interrupt_end();
+	}
 	for (u64 k = 0; k < BIT(l.order); k++)
 		if (!(l.flags & UNMAPPED_NOSCRUB))
 			EXPECT(page_is_zero(pfn + k));
@@ -236,7 +315,7 @@ static void step(void)
 
 	host_cpu_set((u32)below(host.nr_cpus));
 	if (what < (growing ? 55 : 30))
-		do_alloc();
+		below(4) ? do_alloc() : do_alloc_nolock();
 	else if (what < 85 && m.nr)
 		do_free((u32)below(m.nr));
 	else if (what < 90)
@@ -300,10 +379,11 @@ TEST_ROWS(unmapped_model, random, "UM1 UM2 UM3 UM4 PA8", 0, count_rows, name_row
 	CHECK_EQ(after.frees - before.frees, m.frees);
 	CHECK_EQ(after.fails - before.fails, m.fails);
 	CHECK_EQ(after.bad_frees - before.bad_frees, m.refused);
-	CHECK((m.injected || row->mode == UNMAPPED_1G) && m.refused && m.allocs > steps / 4);
-	test_note("steps=%u allocs=%llu frees=%llu injected=%llu failed=%llu refused=%llu", steps, (unsigned long long)m.allocs,
+	CHECK(row->mode == UNMAPPED_OFF ? !m.nolock : m.nolock > 0);
+	CHECK((m.injected || row->mode == UNMAPPED_1G) && m.refused && m.allocs > steps / 5);
+	test_note("steps=%u allocs=%llu frees=%llu injected=%llu failed=%llu refused=%llu nolock=%llu of %llu", steps, (unsigned long long)m.allocs,
 		  (unsigned long long)m.frees, (unsigned long long)m.injected, (unsigned long long)m.fails,
-		  (unsigned long long)m.refused);
+		  (unsigned long long)m.refused, (unsigned long long)m.nolock, (unsigned long long)m.asked_nolock);
 	if (!m.broken)
 		CHECK_EQ(unmapped_set_mode(mode), 0);
 	fixture_area_put(&m.area);
