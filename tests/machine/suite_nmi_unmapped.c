@@ -10,7 +10,7 @@
 #include "tests/machine/storm.h"
 #include "tests/test.h"
 
-#define NMIS 2000u
+#define NMIS 1000u
 #define NMIS_SOAK 100000u
 #define HELD 6u
 #define SINGLES 60u
