@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """
 BT1, BT6, RP4: the log of a run outlives a reset and becomes a file on the stick, or is said to be lost; and what the screen shows
-meanwhile. Fifteen boots on four machines, and no more than the tests need of each.
+meanwhile. A dozen boots on four machines, and no more of each than the tests need.
 
     tests/qemu/boot_logs.py [unittest arguments]        (build/ must be there: make esp)
 """
@@ -33,6 +33,12 @@ PLAIN = "suite=fmt lab=off"
 IN = r"loader: the log of the run before is in \\tangram\\logs\\{}: "
 LOST = "loader: the log of the run before is lost: "
 TIMEOUT = 600.0
+
+
+def stick(image, how=""):
+    """An image as a USB stick: QEMU arguments."""
+    return ["-device", "qemu-xhci", "-drive", f"if=none,id=stick,format=raw,file={image}{how}",
+            "-device", "usb-storage,drive=stick,removable=on"]
 
 
 class Disk:
@@ -287,7 +293,7 @@ class OneDesk(unittest.TestCase):
 
 
 class NoSerial(unittest.TestCase):
-    """Nothing but the stick: tools/mkimage's image, read by mtools behind the second boot."""
+    """Nothing but a USB stick: tools/mkimage's image, read by mtools behind the second boot."""
 
     def test_the_log_is_on_the_stick(self):
         with tempfile.TemporaryDirectory(prefix="tangram-logs-") as folder:
@@ -336,9 +342,7 @@ class CannotWrite(unittest.TestCase):
     def test_a_stick_that_is_write_protected(self):
         with tempfile.TemporaryDirectory(prefix="tangram-logs-") as folder:
             disk = Disk(folder, PLAIN + " end=reboot")
-            first, second = self.boots(["-device", "qemu-xhci", "-drive",
-                                        f"if=none,id=stick,format=raw,readonly=on,file={disk.path}",
-                                        "-device", "usb-storage,drive=stick"])
+            first, second = self.boots(stick(disk.path, ",readonly=on"))
             self.assertEqual(disk.logs(), [])
         self.assertEqual(len(first), 1, first)
         self.assertRegex(first[0], r"^\\tangram\\logs cannot be made: the medium is write-protected .*: logs cannot be kept")
