@@ -444,7 +444,7 @@ static bool split_target(const struct target *t)
 TEST_ID(image, direct_map_splits_over_stack_and_tables, "PT3 PT4")
 {
 	struct target targets[TARGETS_MAX];
-	unsigned n = find_targets(targets), pages = 0, large = 0;
+	unsigned n = find_targets(targets), pages = 0, were_large = 0, large = 0;
 	struct shape before;
 
 	find_pages(targets, n);
@@ -452,16 +452,20 @@ TEST_ID(image, direct_map_splits_over_stack_and_tables, "PT3 PT4")
 	for (unsigned i = 0; i < n; i++) {
 		bool was_large = level_at(targets[i].va) > PT_4K;
 
+		were_large += was_large;
 		large += split_target(&targets[i]) && was_large;
 		pages += targets[i].page != NULL;
 	}
-	test_note("blocks=%u split=%u with_a_free_page=%u", n, large, pages);
-	CHECK(large > 0 || breaks_before_making());
+	test_note("blocks=%u large=%u split=%u with_a_free_page=%u", n, were_large, large, pages);
+	CHECK(large == were_large || breaks_before_making());
 	CHECK(pages > 0);
 	shape_close(&before, large);
 	for (unsigned i = 0; i < n; i++)
 		if (targets[i].page)
 			free_page(targets[i].page);
+	/* The firmware leaves holes in the blocks where it had its own: a driver more, and they are ragged. */
+	if (!were_large)
+		SKIP("stack and tables lie in blocks of 4K leaves here");
 }
 
 /* ---- 1G leaves ---- */
