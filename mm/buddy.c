@@ -815,15 +815,15 @@ static void add_node_stats(struct buddy_stats *out, unsigned nid)
 	u64 cached = cached_frames(nid);
 
 	node_lock(n);
-	if (load_relaxed(&n->deferred) != PFN_NONE)
+	if (deferred_any(&n->deferred))
 		node_undefer(n);
 	out->frames += n->frames;
 	out->allocs += n->allocs;
 	out->frees += n->frees;
 	out->fails += n->fails;
-	out->deferred += load_relaxed(&n->deferrals);
-	out->deferred_now += load_relaxed(&n->deferrals) - n->undeferred;
-	out->deferred_most = MAX(out->deferred_most, n->deferred_most);
+	out->deferred += load_relaxed(&n->deferred.pushed);
+	out->deferred_now += deferred_now(&n->deferred);
+	out->deferred_most = MAX(out->deferred_most, n->deferred.most);
 	for (unsigned order = 0; order <= ORDER_MAX; order++) {
 		out->blocks[order] += n->lists[KIND_PLAIN].nr[order] + n->lists[KIND_STEERED].nr[order];
 		out->free += (n->lists[KIND_PLAIN].nr[order] + n->lists[KIND_STEERED].nr[order]) << order;

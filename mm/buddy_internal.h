@@ -8,6 +8,7 @@
 
 #include "kernel/base/spinlock.h"
 #include "mm/buddy.h"
+#include "mm/deferred.h"
 
 /* Below this order a block and its buddy lie in one section, so that the buddy has a struct page for sure. */
 #define SECTION_ORDER (SECTION_SHIFT - PAGE_SHIFT)
@@ -23,18 +24,15 @@ struct page_lists {
 };
 
 struct node {
-	spinlock_t lock;		/* all but deferred and deferrals */
+	spinlock_t lock;
 	u32 id;
 	struct page_lists lists[KINDS];
 	u64 frames;
 	u64 allocs;			/* blocks taken */
 	u64 frees;			/* blocks given back */
 	u64 fails;
-	u64 undeferred;			/* blocks taken from the deferred list */
-	u64 deferred_most;
 	u32 claimed;			/* frame of the last block that was kept for ALLOC_UNMAPS, or PFN_NONE */
-	u32 deferred __aligned(64);	/* first block of the list, PFN_NONE: none; pushed to by anybody */
-	u64 deferrals;			/* blocks pushed to it; counted before they are */
+	struct deferred deferred __aligned(64);	/* frees by who could not have the lock */
 } __aligned(64);
 
 extern struct node nodes[NODES_MAX] __hidden;
@@ -70,11 +68,11 @@ void node_undefer_unlocked(struct node *n);
 /* What was deferred while the lock was held goes back to the lists first, and nothing stays behind. */
 static inline void node_unlock(struct node *n)
 {
-	if (unlikely(load_relaxed(&n->deferred) != PFN_NONE))
+	if (unlikely(deferred_any(&n->deferred)))
 		node_undefer(n);
 	spin_unlock(&n->lock);
 	fence_full();
-	if (unlikely(load_relaxed(&n->deferred) != PFN_NONE))
+	if (unlikely(deferred_any(&n->deferred)))
 		node_undefer_unlocked(n);
 }
 

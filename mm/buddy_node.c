@@ -20,7 +20,7 @@
 #define BLOCK_FRAMES (1ull << BLOCK_ORDER)
 
 /* Nothing is there, and nothing is deferred, until nodes_reset(). */
-struct node nodes[NODES_MAX] = { [0 ... NODES_MAX - 1] = { .lock = SPINLOCK_INIT_CLASS(LOCK_NODE), .deferred = PFN_NONE } };
+struct node nodes[NODES_MAX] = { [0 ... NODES_MAX - 1] = { .lock = SPINLOCK_INIT_CLASS(LOCK_NODE), .deferred = DEFERRED_INIT } };
 unsigned nr_nodes = 1;
 bool buddy_steering = true;
 
@@ -29,7 +29,7 @@ void nodes_reset(void)
 	for (u32 id = 0; id < NODES_MAX; id++) {
 		struct node *n = &nodes[id];
 
-		*n = (struct node){ .lock = SPINLOCK_INIT_CLASS(LOCK_NODE), .id = id, .claimed = PFN_NONE, .deferred = PFN_NONE };
+		*n = (struct node){ .lock = SPINLOCK_INIT_CLASS(LOCK_NODE), .id = id, .claimed = PFN_NONE, .deferred = DEFERRED_INIT };
 		for (unsigned kind = 0; kind < KINDS; kind++) {
 			struct page_lists *l = &n->lists[kind];
 
@@ -390,7 +390,7 @@ void node_free(struct node *n, struct page *page, unsigned order)
 /* The lock is held: take all that is there back to the lists. */
 void node_undefer(struct node *n)
 {
-	u32 pfn = exchange_acquire(&n->deferred, PFN_NONE);
+	u32 pfn = deferred_take(&n->deferred);
 	u64 blocks = 0;
 
 	if (PLANTED(PLANT_DEFERRED_LOST))
@@ -404,8 +404,7 @@ void node_undefer(struct node *n)
 		blocks++;
 		pfn = next;
 	}
-	store_relaxed(&n->undeferred, n->undeferred + blocks);
-	n->deferred_most = MAX(n->deferred_most, blocks);
+	deferred_done(&n->deferred, blocks);
 }
 
 /*
@@ -414,7 +413,7 @@ void node_undefer(struct node *n)
  */
 void node_undefer_unlocked(struct node *n)
 {
-	while (load_relaxed(&n->deferred) != PFN_NONE && spin_trylock(&n->lock)) {
+	while (deferred_any(&n->deferred) && spin_trylock(&n->lock)) {
 		node_undefer(n);
 		spin_unlock(&n->lock);
 		fence_full();
@@ -423,14 +422,8 @@ void node_undefer_unlocked(struct node *n)
 
 void node_defer(struct node *n, struct page *page, unsigned order)
 {
-	u32 first = load_relaxed(&n->deferred);
-
 	store_relaxed(&page->state, state_cached(page, order));
-	fetch_add(&n->deferrals, 1);
-	do
-		page->next = first;
-	while (!compare_exchange(&n->deferred, &first, (u32)page_to_pfn(page)));
-	fence_full();
+	deferred_push(&n->deferred, page);
 	node_undefer_unlocked(n);
 }
 
@@ -439,7 +432,7 @@ u64 buddy_deferred_now(void)
 	u64 sum = 0;
 
 	for (unsigned i = 0; i < nr_nodes; i++)
-		sum += load_relaxed(&nodes[i].deferrals) - load_relaxed(&nodes[i].undeferred);
+		sum += deferred_now(&nodes[i].deferred);
 	return sum;
 }
 
