@@ -13,7 +13,7 @@
 #define NMIS 1000u
 #define NMIS_SOAK 100000u
 #define HELD 6u
-#define SINGLES 60u
+#define SINGLES 40u
 #define WORKED_ON 40u
 
 /* Of one CPU: written by its handler, and read when all is over. */
@@ -69,7 +69,7 @@ static void write_ends(const struct page *page, u64 word)
 
 static void take_in_nmi(struct hits *h, unsigned slot, bool locked)
 {
-	unsigned order = rng_below(&h->rng, 8) ? 0 : (unsigned)rng_below(&h->rng, 4);
+	unsigned order = rng_below(&h->rng, 3) ? 0 : (unsigned)rng_below(&h->rng, 4);
 	unsigned flags = (unsigned)rng_below(&h->rng, 4) & (UNMAPPED_ZERO | UNMAPPED_NOSCRUB);
 	struct page *page = unmapped_pages_alloc_nolock(order, flags, -1, &m.account);
 
@@ -158,14 +158,13 @@ static void churn(void *arg)
 	for (u64 round = 0; !storm_over(); round++) {
 		struct page *page = unmapped_pages_alloc(round % 6, UNMAPPED_NOSCRUB, -1, NULL);
 
-		for (unsigned i = 0; i < 30; i++)
+		for (unsigned i = 0; i < 200; i++)
 			work_on_lists(n, i % 3);
 		if (page)
 			unmapped_pages_free(page, round % 6);
 		else
 			fetch_add(&m.wrong, 1);
-		if (round % 4 == 0)
-			churn_singles(round);
+		churn_singles(round);
 		fetch_add(&m.rounds, 1);
 	}
 }
@@ -234,7 +233,6 @@ static void check_storm(const char *how, const struct nolock_stats *before)
 	CHECK_EQ(now.served - before->served, sum.had);
 	CHECK_EQ(failed, sum.asked - sum.had);
 	CHECK_EQ(now.frees - before->frees, sum.freed);
-	CHECK(now.deferred > before->deferred);
 	CHECK_EQ(stats.bytes_in_use, 0);
 	CHECK_EQ(account_charged(&m.account), 0);
 }
@@ -242,7 +240,7 @@ static void check_storm(const char *how, const struct nolock_stats *before)
 static void run(const char *(*how)(const struct storm *), const char *without)
 {
 	enum unmapped_mode mode = unmapped_mode();
-	struct nolock_stats before;
+	struct nolock_stats before, now;
 	u64 seed = test_rng().state;
 	const char *name;
 
@@ -256,6 +254,10 @@ static void run(const char *(*how)(const struct storm *), const char *without)
 	name = how(&storm);
 	if (name)
 		check_storm(name, &before);
+	unmapped_read_nolock_stats(&now);
+	/* A timer's may all have found the lock free, or room on the magazine. */
+	if (name && how == storm_aimed)
+		CHECK(now.deferred > before.deferred);
 	CHECK_EQ(account_close(&m.account), 0);
 	CHECK_EQ(unmapped_set_mode(mode), 0);
 	if (!name)
