@@ -62,7 +62,7 @@ static void check_store(pte_t old, pte_t new, unsigned level)
 	}
 }
 
-/* pt_store_run() for one entry, of which it is known what stands there. The store comes last: nothing has to be kept across the call. */
+/* pt_store_run() for one entry, of which it is known what stands there. */
 static __always_inline void store_one(struct page *page, pte_t *slot, unsigned level, pte_t old, pte_t new)
 {
 	unsigned i = (unsigned)((u64)slot / sizeof(*slot)) % PT_ENTRIES;
@@ -80,8 +80,8 @@ static __always_inline void store_one(struct page *page, pte_t *slot, unsigned l
 
 		delta += pte_continues(old, next, level) - pte_continues(new, next, level);
 	}
-	page->breaks = (u16)(page->breaks + delta);
 	arch_pte_store(slot, new, level);
+	page->breaks = (u16)(page->breaks + delta);
 }
 
 void pt_store_run(pte_t *table, unsigned level, unsigned i, unsigned n, pte_t first, u64 step)
