@@ -262,7 +262,7 @@ TEST_ID(concurrent, text_that_is_wrong_is_noticed, "XM2")
 	if (make_world(&stays, EXECMEM_HUGE) && fixture_area_get(&a, PAGE_SIZE, PAGE_SIZE)) {
 		check_object(&stays);
 		CHECK_EQ(text.wrong_code + text.wrong_rights, 0);
-		CHECK_EQ(execmem_fill(stays.p + stays.n / 2, &trap, 1), 0);
+		CHECK_EQ(execmem_fill(stays.p, &trap, 1), 0);
 		check_object(&stays);
 		CHECK_EQ(text.wrong_code, 1);
 		CHECK_EQ(execmem_fill(stays.p, images[FILLERS], stays.n), 0);
