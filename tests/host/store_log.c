@@ -177,10 +177,10 @@ static bool table_full(const pte_t *table)
 
 /*
  * The 512 stores before this one, those to the slot itself aside, have written each entry of the child once,
- * and the one before them was not the child's. (A user's leaf may change while the child is filled: then it
- * is filled again.)
+ * and the one before them was not the child's, unless of another life of its frame, as a table of other addresses.
+ * (A user's leaf may change while the child is filled: then it is filled again.)
  */
-static bool filled_just_now(const pte_t *slot, const pte_t *child, bool once)
+static bool filled_just_now(const pte_t *slot, const pte_t *child, unsigned level, u64 va, bool once)
 {
 	const struct log *log = my_log();
 	u64 done[PT_ENTRIES / 64] = { 0 };
@@ -193,7 +193,7 @@ static bool filled_just_now(const pte_t *slot, const pte_t *child, bool once)
 
 		/* Of threads each has a log of its own: what parts two lives of one table may be in another's. */
 		if (found == PT_ENTRIES)
-			return !once || host.threads || !of_child;
+			return !once || host.threads || !of_child || r->va != va + i * pt_span(level - 1);
 		if (r->slot == slot)
 			continue;
 		if (!of_child || done[i / 64] >> (i % 64) & 1)
@@ -224,7 +224,7 @@ static void leaf_to_table(const pte_t *slot, pte_t old, pte_t new, unsigned leve
 
 	if (!same_mapping(old, child, level, 0))
 		FAULT(HOST_SIZE_RULE, "the new table does not map what the leaf did");
-	if (!filled_just_now(slot, child, is_kernel(va)))
+	if (!filled_just_now(slot, child, level, va, is_kernel(va)))
 		FAULT(HOST_SPLIT_RULE, "the child was not filled by the 512 stores before");
 	if (is_kernel(va))
 		splits[level]++;

@@ -131,6 +131,48 @@ static u64 ad_at(u64 va)
 	return pte_attrs(s.value, s.level) & PTE_AD;
 }
 
+/* ---- What checks the stores ---- */
+
+/* Free pages until the next one to be handed out is that one. */
+static bool bring_up(struct page *wanted)
+{
+	struct page *held[256];
+	unsigned nr = 0;
+	bool found = false;
+
+	while (!found && nr < ARRAY_SIZE(held) && (held[nr] = alloc_page(0)))
+		found = held[nr++] == wanted;
+	for (unsigned i = 0; i < nr; i++)
+		if (held[i] != wanted)
+			free_page(held[i]);
+	if (found)
+		free_page(wanted);
+	return found;
+}
+
+/* A frame was a private table a moment ago, and is one of the kernel's now: the log of stores tells its two lives apart. */
+TEST_ID(user, a_frame_is_a_table_twice, "PT3")
+{
+	enum pt_collapse_policy policy = fixture_policy(PT_COLLAPSE_OFF);
+	struct fixture_area a;
+	struct pt_slot s;
+	struct page *table;
+
+	if (fixture_area_get(&a, BLOCK, BLOCK) &&
+	    CHECK_EQ(fixture_change(PT_OP_MAP, range_len(a.va, BLOCK), fixture_nowhere(), fixture_attrs(), 0), 0) && set_up(0)) {
+		change(PT_OP_MAP, range_len(VA, BLOCK), frame_pa(0), RW, 0);
+		change(PT_OP_PROTECT, range_len(VA, PAGE_SIZE), 0, 0, PTE_W);
+		table = pfn_to_page(((u64)slot_at(VA).pte - HOST_ARENA) >> PAGE_SHIFT);
+		tear_down();
+		CHECK(bring_up(table));
+		CHECK_EQ(fixture_change(PT_OP_PROTECT, range_len(a.va, PAGE_SIZE), 0, 0, PTE_W), 0);
+		s = fixture_leaf(a.va);
+		CHECK(pfn_to_page(((u64)s.pte - HOST_ARENA) >> PAGE_SHIFT) == table);
+	}
+	fixture_area_put(&a);
+	fixture_policy(policy);
+}
+
 /* ---- Translations ---- */
 
 TEST_ID(user, leaves_are_private, "PT4")
