@@ -7,11 +7,11 @@
 #define _GNU_SOURCE	/* REG_EFL */
 
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <ucontext.h>
 
 #include "kernel/base/trace.h"
+#include "tests/host/single_step.h"
 #include "tests/test.h"
 
 #define SLOTS 4u
@@ -76,19 +76,7 @@ static struct {
 	bool came;
 } volatile nmi;
 
-#define FLAG_TF 0x100ull
-
-static void step_on(void)
-{
-	__asm__ volatile("pushfq\n\torq %0, (%%rsp)\n\tpopfq" : : "i"((i32)FLAG_TF) : "cc", "memory");
-}
-
-static void step_off(void)
-{
-	__asm__ volatile("pushfq\n\tandq %0, (%%rsp)\n\tpopfq" : : "i"((i32)~FLAG_TF) : "cc", "memory");
-}
-
-/* The flag is off for the handler, and back when it returns: unless the one NMI that was to come has come. */
+/* Steps end when the one NMI that was to come has come. */
 static void on_step(int number, siginfo_t *info, void *context)
 {
 	ucontext_t *interrupted = context;
@@ -107,13 +95,6 @@ static void on_step(int number, siginfo_t *info, void *context)
 	nmi.torn = torn;
 }
 
-static void catch_steps(struct sigaction *old)
-{
-	struct sigaction action = { .sa_sigaction = on_step, .sa_flags = SA_SIGINFO };
-
-	sigaction(SIGTRAP, &action, old);
-}
-
 /* One write of 100, after three others, with an NMI of so many records behind instruction `at`. Returns whether it came. */
 static bool interrupted_write(u64 at, unsigned burst)
 {
@@ -129,9 +110,9 @@ static bool interrupted_write(u64 at, unsigned burst)
 	nmi.next = 1000;
 	nmi.came = false;
 	nmi.torn = false;
-	step_on();
+	single_step_on();
 	write_record(100);
-	step_off();
+	single_step_off();
 	seen = count_readable(&torn);
 	CHECK(!nmi.torn && !torn);
 	CHECK_EQ(ring.ring.next, 4u + (nmi.came ? burst : 0));
@@ -152,7 +133,7 @@ TEST_ID(trace_host, an_nmi_behind_each_instruction_of_a_write, "RP4")
 	struct sigaction old;
 	u64 lost = 0;
 
-	catch_steps(&old);
+	single_step_catch(on_step, &old);
 	for (unsigned b = 0; b < ARRAY_SIZE(bursts); b++) {
 		u64 at = 0;
 
@@ -172,7 +153,7 @@ TEST_ID(trace_host, an_nmi_behind_each_instruction_of_a_read, "RP4")
 	u64 refused = 0;
 	u64 at = 0;
 
-	catch_steps(&old);
+	single_step_catch(on_step, &old);
 	do {
 		struct trace_record r;
 		bool ok;
@@ -186,9 +167,9 @@ TEST_ID(trace_host, an_nmi_behind_each_instruction_of_a_read, "RP4")
 		nmi.next = 1000;
 		nmi.came = false;
 		nmi.torn = false;
-		step_on();
+		single_step_on();
 		ok = trace_ring_read(&ring.ring, 1, &r);
-		step_off();
+		single_step_off();
 		CHECK(!ok || (is_whole(&r) && r.tsc == 2));
 		refused += !ok;
 	} while (nmi.came && at < STEPS_MAX);
