@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Invariants: text is in memory before the state that counts it; a chunk whose state does not agree with it does not
- * exist. Every chunk but the last one is full, so a missing one is known by its bytes.
+ * exist. Every chunk but the last one is full, so a missing one is known by its bytes. A writer may be stopped for good behind any
+ * instruction, and another go on in its place (an NMI of a panic): so how far a chunk is filled is said by the chunk alone, in its one store,
+ * and the number of the next one is published when that one can be written to.
  */
 #include "kernel/base/log_ring.h"
 
+#include "kernel/base/atomic.h"
 #include "kernel/base/crc32.h"
 #include "kernel/base/fmt.h"
 #include "kernel/base/string.h"
@@ -29,6 +32,15 @@ static u32 crc_of_head(const struct log_ring_chunk *c)
 static u64 state_of(u32 crc, u32 used)
 {
 	return (u64)crc32(crc, &used, sizeof(used)) << 32 | used;
+}
+
+/* Whether c is chunk `number` of the run as it was written. Its text may be shorter than the room for it. */
+static bool intact(const struct log_ring_chunk *c, u64 run, u64 number)
+{
+	u32 used = (u32)c->state;
+
+	return c->run == run && c->number == number && used <= LOG_RING_TEXT &&
+	       c->state == state_of(crc32(crc_of_head(c), c->text, used), used);
 }
 
 /* ---- Writing ---- */
@@ -58,12 +70,12 @@ void log_ring_format(void *memory, u64 run, log_ring_persist_fn persist)
 /* One store, of 8 aligned bytes. */
 static void set_state(struct log_ring *ring, struct log_ring_chunk *c, u64 state)
 {
-	__atomic_store_n(&c->state, state, __ATOMIC_RELEASE);
+	store_release(&c->state, state);
 	ring->persist(&c->state, sizeof(c->state));
 }
 
 /* The chunk that may have been here before is gone with the first store. */
-static void start_chunk(struct log_ring *ring, u32 number)
+static struct log_ring_chunk *start_chunk(struct log_ring *ring, u32 number)
 {
 	struct log_ring_chunk *c = chunk_of(ring->memory, number);
 
@@ -73,9 +85,27 @@ static void start_chunk(struct log_ring *ring, u32 number)
 	c->zero = 0;
 	ring->persist(c, CHUNK_HEAD);
 	set_state(ring, c, state_of(crc_of_head(c), 0));
-	ring->number = number;
-	ring->used = 0;
+	store_release(&ring->number, number);
 	ring->crc = crc_of_head(c);
+	return c;
+}
+
+/*
+ * The chunk to go on in, ring->crc being its. If that is not so yet, who wrote before was stopped, perhaps with the chunk's state still in a
+ * cache. A chunk that somebody has spoilt is left as it is: the reader tells.
+ */
+static struct log_ring_chunk *chunk_with_room(struct log_ring *ring)
+{
+	struct log_ring_chunk *c = chunk_of(ring->memory, ring->number);
+	u32 used = (u32)c->state;
+
+	if (state_of(ring->crc, used) != c->state && intact(c, ring->run, ring->number)) {
+		ring->persist(&c->state, sizeof(c->state));
+		ring->crc = crc32(crc_of_head(c), c->text, used);
+	}
+	if (used < LOG_RING_TEXT && state_of(ring->crc, used) == c->state)
+		return c;
+	return start_chunk(ring, ring->number + 1);
 }
 
 bool log_ring_open(struct log_ring *ring, void *memory, log_ring_persist_fn persist)
@@ -93,19 +123,15 @@ bool log_ring_open(struct log_ring *ring, void *memory, log_ring_persist_fn pers
 void log_ring_append(struct log_ring *ring, const char *text, u64 size)
 {
 	while (size) {
-		struct log_ring_chunk *c;
-		u32 n, crc;
+		struct log_ring_chunk *c = chunk_with_room(ring);
+		u32 used = (u32)c->state;
+		u32 n = (u32)MIN(size, LOG_RING_TEXT - used);
+		u32 crc = crc32(ring->crc, text, n);
 
-		if (ring->used == LOG_RING_TEXT)
-			start_chunk(ring, ring->number + 1);
-		c = chunk_of(ring->memory, ring->number);
-		n = (u32)MIN(size, LOG_RING_TEXT - ring->used);
-		memcpy(c->text + ring->used, text, n);
-		ring->persist(c->text + ring->used, n);
-		crc = crc32(ring->crc, text, n);
-		set_state(ring, c, state_of(crc, ring->used + n));
+		memcpy(c->text + used, text, n);
+		ring->persist(c->text + used, n);
+		set_state(ring, c, state_of(crc, used + n));
 		ring->crc = crc;
-		ring->used += n;
 		text += n;
 		size -= n;
 	}
@@ -120,15 +146,6 @@ bool log_ring_valid(const void *memory)
 	memcpy(&header, memory, sizeof(header));
 	return header.magic == LOG_RING_MAGIC && header.size == LOG_RING_SIZE &&
 	       header.crc == crc32(0, &header, offsetof(struct log_ring_header, crc));
-}
-
-/* Whether c is chunk `number` of the run as it was written. Its text may be shorter than the room for it. */
-static bool intact(const struct log_ring_chunk *c, u64 run, u64 number)
-{
-	u32 used = (u32)c->state;
-
-	return c->run == run && c->number == number && used <= LOG_RING_TEXT &&
-	       c->state == state_of(crc32(crc_of_head(c), c->text, used), used);
 }
 
 /* One that was never begun. */

@@ -67,8 +67,7 @@ struct log_ring {
 	log_ring_persist_fn persist;
 	u64 run;
 	u32 number;	/* of the chunk that is being filled */
-	u32 used;	/* bytes of its text */
-	u32 crc;	/* of the chunk up to there */
+	u32 crc;	/* of it, text included; worth nothing unless the chunk's own state agrees */
 };
 
 /* Make memory (LOG_RING_SIZE bytes) an empty ring. What was in it is not to be had any more. */
@@ -81,8 +80,8 @@ void log_ring_wipe(void *memory, log_ring_persist_fn persist);
 bool log_ring_open(struct log_ring *ring, void *memory, log_ring_persist_fn persist) __must_check;
 
 /*
- * Behind what there is. Whatever happens afterwards, a reader finds it (up to LOG_RING_CHUNKS chunks). One at a time; who breaks in and
- * never returns may go on writing: only what was half written is lost.
+ * Behind what there is. Whatever happens afterwards, a reader finds it (up to LOG_RING_CHUNKS chunks). One at a time; who breaks in
+ * behind any instruction and never returns may go on writing: only what was half written is lost.
  */
 void log_ring_append(struct log_ring *ring, const char *text, u64 size);
 

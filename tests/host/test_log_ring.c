@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "kernel/base/crc32.h"
+#include "tests/host/single_step.h"
 #include "tests/test.h"
 
 #define LINE 64u
@@ -274,10 +275,11 @@ TEST_ID(log_ring, what_stays_in_caches_is_missed, "BT1")
 	}
 }
 
+static const char last_words[] = "# PANIC on CPU 0\n";
+
 /* panic() may interrupt whoever writes, and goes on writing. */
 TEST_ID(log_ring, who_breaks_in_is_heard, "BT1")
 {
-	static const char last_words[] = "# PANIC on CPU 0\n";
 	unsigned calls = 0;
 
 	rng = test_rng();
@@ -296,6 +298,90 @@ TEST_ID(log_ring, who_breaks_in_is_heard, "BT1")
 		CHECK(memcmp(text + found.length - sizeof(last_words) + 1, last_words, sizeof(last_words) - 1) == 0);
 	}
 	CHECK(calls > 20);
+}
+
+/* ---- Last words behind each instruction of a write ---- */
+
+#define STEP_PAGES (3 * LOG_RING_CHUNK)	/* the header and two chunks */
+#define STEP_SIZE 24u			/* bytes, half of them in the second chunk */
+
+static struct {
+	u64 steps, lost;
+	unsigned seen[3];	/* how often none of the write, its first chunk's half, all of it were there */
+} volatile cut;
+
+/* All that was complete, some of what was under way, the last words, and no damage. */
+static bool heard(void)
+{
+	u64 part;
+
+	if (!read_left() || found.damaged || found.missing || found.length < written_size + sizeof(last_words) - 1)
+		return false;
+	part = found.length - written_size - (sizeof(last_words) - 1);
+	if (part % (STEP_SIZE / 2) || part > STEP_SIZE || memcmp(text, written, written_size + part))
+		return false;
+	cut.seen[part / (STEP_SIZE / 2)]++;
+	return !memcmp(text + written_size + part, last_words, sizeof(last_words) - 1);
+}
+
+/* They are written, looked for, and taken back: as if they came here, and then as if they did not. */
+static void on_step(int number, siginfo_t *info, void *context)
+{
+	static u8 cpu_before[STEP_PAGES], left_before[STEP_PAGES];
+	struct log_ring before = ring;
+
+	(void)number;
+	(void)info;
+	(void)context;
+	memcpy(cpu_before, cpu, STEP_PAGES);
+	memcpy(left_before, left, STEP_PAGES);
+	log_ring_append(&ring, last_words, sizeof(last_words) - 1);
+	cut.lost += !heard();
+	cut.steps++;
+	ring = before;
+	memcpy(cpu, cpu_before, STEP_PAGES);
+	memcpy(left, left_before, STEP_PAGES);
+}
+
+TEST_ID(log_ring, who_breaks_in_behind_any_instruction_is_heard, "BT1")
+{
+	struct sigaction old;
+
+	rng = test_rng();
+	make_log(LOG_RING_TEXT + STEP_SIZE);
+	begin();
+	append_all(LOG_RING_TEXT - STEP_SIZE / 2);
+	memset((void *)&cut, 0, sizeof(cut));
+	single_step_catch(on_step, &old);
+	single_step_on();
+	log_ring_append(&ring, written + written_size, STEP_SIZE);
+	single_step_off();
+	sigaction(SIGTRAP, &old, NULL);
+	CHECK_EQ(cut.lost, 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(cut.seen); i++)
+		CHECK(cut.seen[i] > 0);
+	written_size += STEP_SIZE;
+	CHECK(!noticed());
+	test_note("instructions=%lu", cut.steps);
+}
+
+/* What follows is in the next chunk, and none of it outside of one. */
+TEST_ID(log_ring, a_chunk_spoilt_under_the_writer_is_left, "BT1")
+{
+	static const u64 states[] = { 0, 1, LOG_RING_TEXT - 1, LOG_RING_TEXT, LOG_RING_TEXT + 1, 0xffffffff, ~0ull };
+
+	rng = test_rng();
+	make_log(100);
+	for (unsigned i = 0; i < ARRAY_SIZE(states); i++) {
+		begin();
+		append(100);
+		memcpy(cpu + LOG_RING_CHUNK + offsetof(struct log_ring_chunk, state), &states[i], sizeof(states[i]));
+		log_ring_append(&ring, last_words, sizeof(last_words) - 1);
+		REQUIRE(read_left());
+		CHECK(found.damaged);
+		REQUIRE(found.length > sizeof(last_words));
+		CHECK(memcmp(text + found.length - sizeof(last_words) + 1, last_words, sizeof(last_words) - 1) == 0);
+	}
 }
 
 TEST_ID(log_ring, only_an_empty_ring_is_opened, "BT1")
