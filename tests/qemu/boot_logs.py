@@ -305,7 +305,7 @@ class NoSerial(unittest.TestCase):
                     file.write("mine")
             image = os.path.join(folder, "image")
             subprocess.run([os.path.join(ROOT, "tools", "mkimage"), esp, image], check=True, stdout=subprocess.DEVNULL)
-            with Machine(image, reboots=True, uart=()):
+            with Machine(stick(image), reboots=True, uart=()):
                 text = self.wait_for(image, "0042.txt")
             self.assertEqual(self.read(image, "0041.TXT"), b"mine")
         self.assertTrue(text.startswith(b"# command line: "), text[:200])
