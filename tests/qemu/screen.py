@@ -62,11 +62,11 @@ class Screen:
             for x in range(self.width):
                 cell, dot = divmod(x - left, WIDTH * scale)
                 lit = 0 <= cell < len(word) and \
-                    self.font[word[cell]][y // scale] >> (WIDTH - 1 - dot // scale) & 1
+                    self.font[word[cell]][y // scale] >> (WIDTH - 1 - dot // scale) & 1 == 1
+                if lit != (self.pixel(x, y) != (0, 0, 0)):
+                    return None
                 if lit:
                     colours.add(self.pixel(x, y))
-                elif self.pixel(x, y) != (0, 0, 0):
-                    return None
         return colours.pop() if len(colours) == 1 else None
 
     def below(self, word_length=4):
