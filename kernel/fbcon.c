@@ -13,7 +13,8 @@
 #define CELL_HEIGHT 16u
 #define COLUMNS_MAX 256u
 #define ROWS_MAX 144u
-#define WHITE 0x00ffffffu	/* the same in RGBX and BGRX, and so is green */
+#define WHITE 0x00ffffffu	/* the same in RGBX and BGRX, and so are grey and green */
+#define GREY 0x00c0c0c0u
 #define GREEN 0x0000c000u
 #define TAB_WIDTH 8u
 #define VERDICT_LETTERS 4u
@@ -155,11 +156,12 @@ static void lower_top(u32 top)
 	fbcon.top = top;
 }
 
-void fbcon_verdict(bool pass, const char *first, const char *second)
+void fbcon_verdict(enum verdict verdict, const char *first, const char *second)
 {
+	static const char words[][VERDICT_LETTERS + 1] = { "PASS", "FAIL", "SKIP" };
+	const u32 colours[] = { GREEN, fbcon.red, GREY };
 	u32 scale = MIN(fbcon.width / (VERDICT_LETTERS * CELL_WIDTH), fbcon.rows / 4);
 	u32 top = scale + VERDICT_LINES;
-	const char *word = pass ? "PASS" : "FAIL";
 
 	if (!fbcon.pixels || !scale || top + LOG_ROWS_MIN > fbcon.rows)
 		return;
@@ -173,6 +175,6 @@ void fbcon_verdict(bool pass, const char *first, const char *second)
 		for (u32 x = 0; x < fbcon.width; x++)
 			fbcon.pixels[(u64)y * fbcon.stride + x] = 0;
 	for (u32 i = 0; i < VERDICT_LETTERS; i++)
-		draw_large((fbcon.width - VERDICT_LETTERS * CELL_WIDTH * scale) / 2 + i * CELL_WIDTH * scale, word[i], scale,
-			   pass ? GREEN : fbcon.red);
+		draw_large((fbcon.width - VERDICT_LETTERS * CELL_WIDTH * scale) / 2 + i * CELL_WIDTH * scale,
+			   words[verdict][i], scale, colours[verdict]);
 }

@@ -19,9 +19,10 @@ struct console *fbcon_init(const struct boot_framebuffer *fb, void *pixels);
 void fbcon_status(const char *text);
 
 /*
- * PASS or FAIL, as large as a quarter of the screen, two lines under it, and the last of the log under them; the log goes on there. Not
+ * PASS, FAIL or SKIP, as large as a quarter of the screen, two lines under it, and the last of the log under them; the log goes on there. Not
  * on a screen of a few lines only.
  */
-void fbcon_verdict(bool pass, const char *first, const char *second);
+enum verdict { VERDICT_PASS, VERDICT_FAIL, VERDICT_SKIP };
+void fbcon_verdict(enum verdict verdict, const char *first, const char *second);
 
 #endif

@@ -179,7 +179,7 @@ static void say_trace(void *arg)
 static void say_verdict(void *arg)
 {
 	(void)arg;
-	fbcon_verdict(false, "the kernel panicked:", p.message);
+	fbcon_verdict(VERDICT_FAIL, "the kernel panicked:", p.message);
 }
 
 static void say_dropped(void *arg)

@@ -91,6 +91,8 @@ void progress_begin(void)
 
 void progress_end(bool pass)
 {
+	static const char *const words[] = { " the run has passed", " the run has failed", " nothing was tested: all was skipped" };
+	enum verdict verdict = !pass ? VERDICT_FAIL : last.totals.passed ? VERDICT_PASS : VERDICT_SKIP;
 	char line[LINE_SIZE], failure[LINE_SIZE] = "", text[32];
 
 	if (!last.totals.run)
@@ -100,6 +102,6 @@ void progress_end(bool pass)
 		  say_time(seconds_so_far(), text, sizeof(text)));
 	if (last.failed[0])
 		fmt_print(failure, sizeof(failure), "first failure: %s: %s", last.failed, last.reason);
-	fbcon_verdict(pass, line, failure);
-	fbcon_status(pass ? " the run has passed" : " the run has failed");
+	fbcon_verdict(verdict, line, failure);
+	fbcon_status(words[verdict]);
 }
