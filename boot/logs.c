@@ -163,8 +163,8 @@ static bool settle(void (*say)(const char *fmt, ...))
 	if (spoilt)
 		say("the log of the run before is lost: it was damaged in memory (its checksum is wrong)");
 	else if (files_exists(WIDE(PENDING)))
-		say("the log of the run before is lost: it is not in memory any more (the power was off, or the firmware "
-		    "cleared it), or it is another machine's");
+		say("the log of the run before is lost: it is not in memory any more (the power was off, the firmware "
+		    "cleared it, or logs=off), or it is another machine's");
 	return true;
 }
 
@@ -193,6 +193,9 @@ void logs_keep(struct boot_info *info, void (*say)(const char *fmt, ...))
 	u64 run;
 
 	if (cmdline_says(info->cmdline, "logs", "off")) {
+		/* Or else a later run would take it for that of the run before. */
+		if (home)
+			log_ring_wipe((void *)home, cpu_write_back);
 		alloc_free(home);
 		return;
 	}

@@ -12,7 +12,7 @@ void logs_hold(void);
 
 /*
  * Write the log of the run before to \tangram\logs\NNNN.txt, and say so or why not; then make room for the next one, in info->log.
- * Under logs=off the memory is given back, and that is all. info: command line and entropy are there; the volume is open.
+ * Under logs=off the memory is wiped and given back, and that is all. info: command line and entropy are there; the volume is open.
  */
 void logs_keep(struct boot_info *info, void (*say)(const char *fmt, ...));
 

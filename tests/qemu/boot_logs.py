@@ -151,12 +151,6 @@ class Desk:
         with open(self.ram_path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
             memory[self.ring(memory) + offset] ^= 0x10
 
-    def forget(self):
-        """As firmware that clears memory would."""
-        with open(self.ram_path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
-            for place in PLACES[:4]:
-                memory[place:place + (2 << 20)] = bytes(2 << 20)
-
 
 END = r"# TANGRAM END verdict=(\w+)[^\n]*\n"
 PANIC_END = r"backtrace:\n.*main_on_task_stack[^\n]*\n"
@@ -216,12 +210,13 @@ class OneDesk(unittest.TestCase):
         desk.expect(END)
         cls.off_serial = desk.machine.text[desk.began:]
         cls.logs_after_off = disk.logs()
-        desk.forget()
-        disk.set_cmdline(PLAIN)
+        disk.set_cmdline("suite=deaf.rendezvous_* lab=off")
         desk.reset()
-        # 7: has nothing but the mark that a run was begun.
-        cls.said_forgotten = desk.expect(LOST + r"[^\n]*\n")[0]
+        # 7: has nothing but the mark that a run was begun, and skips the only test.
+        cls.said_off = desk.expect(r"loader: the log of the run before [^\n]*\n")[0]
         cls.logs_at_last = disk.logs()
+        desk.expect(END)
+        cls.skipped = desk.screen(lambda s: s.large("SKIP") and s.status().startswith(" nothing"))
 
     def test_a_run_is_kept(self):
         """The file is what the serial port said, and is judged as that would be."""
@@ -252,10 +247,11 @@ class OneDesk(unittest.TestCase):
 
     def test_loss_is_told(self):
         self.assertIn("damaged in memory", self.said_spoilt)
-        self.assertIn("not in memory any more", self.said_forgotten)
+        self.assertIn("not in memory any more", self.said_off)
         self.assertEqual(self.logs_at_last, ["0001.txt", "0002.txt", "0003.txt", "pending"])
 
     def test_off(self):
+        """Nor is a log of the run before found afterwards."""
         self.assertNotIn("the log of", self.off_serial)
         self.assertEqual(self.logs_after_off, ["0001.txt", "0002.txt", "0003.txt", "pending"])
 
@@ -281,6 +277,12 @@ class OneDesk(unittest.TestCase):
         self.assertRegex(first, r"^1 tests: 0 passed, 1 failed, 0 skipped, in ")
         self.assertEqual(second, "first failure: selection: suite=no_such_suite matches no test")
         self.assertEqual(self.failed.status(), " the run has failed")
+
+    def test_screen_holds_what_tested_nothing(self):
+        red, green, blue = self.skipped.large("SKIP")
+        self.assertTrue(red == green == blue)
+        self.assertRegex(self.skipped.below()[0], r"^1 tests: 0 passed, 0 failed, 1 skipped, in ")
+        self.assertIsNone(self.skipped.large("PASS"))
 
     def test_screen_holds_a_panic(self):
         self.assertTrue(self.panicked.large("FAIL"))
