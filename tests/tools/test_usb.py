@@ -167,6 +167,13 @@ class Written(Machine):
         self.assertIn("not removable, on USB", self.out)
         self.assert_written("sde")
 
+    def test_card_in_a_reader_of_the_machine(self):
+        self.disk("mmcblk0", "179:0", "devices/pci0000:00/0000:00:1b.0/mmc_host/mmc0", removable=0, type="SD")
+        self.assert_refused("/dev/mmcblk0", "make usb DEV=/dev/mmcblk0 FIXED=1", "--erase", "mmcblk0")
+        self.assertEqual(self.run_tool("/dev/mmcblk0", "--fixed", "--erase", "mmcblk0"), 0, self.error)
+        self.assertIn("not removable. On it now", self.out)
+        self.assert_written("mmcblk0")
+
     def test_disk_as_large_as_the_image(self):
         self.disk("sdf", "8:80", f"{USB1}/1-5", mib=4)
         with open(self.image, "wb") as file:
@@ -192,12 +199,17 @@ class Refused(Machine):
 
     def test_names(self):
         for device, why in (("sdb", "not a name like"), ("/dev/sdz", "no such disk"), ("/dev/", "no such disk"),
-                            ("/dev/..", "no such disk"), ("/dev/../dev/sda", "neither removable nor on USB"),
+                            ("/dev/..", "no such disk"), ("/dev/../dev/sda", "neither on USB nor an SD card"),
                             ("/dev/sdb1", "a partition"), (self.image, "not a name like")):
             self.assert_refused(device, why, "--erase", os.path.basename(device))
 
     def test_disk_of_the_machine(self):
-        self.assert_refused("/dev/sda", "a disk of the machine itself", "--fixed", "--erase", "sda")
+        # A SATA port that can be plugged, and the memory that is soldered in: whatever they say of being removable.
+        self.disk("sdg", "8:96", "devices/pci0000:00/0000:00:17.0/ata2", removable=1)
+        self.disk("mmcblk1", "179:8", "devices/pci0000:00/0000:00:1a.0/mmc_host/mmc1", removable=1, type="MMC")
+        for name in ("sda", "sdg", "mmcblk1"):
+            for how in ((), ("--fixed",)):
+                self.assert_refused(f"/dev/{name}", "a disk of the machine itself", *how, "--erase", name)
 
     def test_too_small(self):
         self.assert_refused("/dev/sdc", f"holds {MIB} bytes, the image has {len(self.bytes)}", "--erase", "sdc")
@@ -211,8 +223,8 @@ class Refused(Machine):
         self.assert_refused("/dev/sdb", "write-protected", "--erase", "sdb")
 
     def test_drive_for_discs(self):
-        self.disk("sr0", "11:0", "devices/pci0000:00/ata2", type="5")
-        self.assert_refused("/dev/sr0", "removable, but no disk", "--erase", "sr0")
+        self.disk("sr0", "11:0", f"{USB1}/1-6", type="5")
+        self.assert_refused("/dev/sr0", "no disk, but some other device", "--erase", "sr0")
 
     def test_in_use(self):
         cases = {
