@@ -26,10 +26,13 @@ PANIC = re.compile(r"# PANIC\b")
 MONITOR = re.compile(r"# TANGRAM MONITOR\b")
 FIGURES = ("counter", "map", "lab", "cost", "execmem", "trace")
 
-# Where another boot begins: the firmware clears its terminal or names what it boots, the loader speaks, or the version line
-# comes again, not indented (behind firmware that left the cursor in the middle of a line, too).
-RESTART = re.compile(rb"\x1b\[2J|BdsDxe: |^tangram: |(?:^|[^ \n])KTAP version 1\r?$")
-FIRST_WORDS = b"# command line: "   # of a kernel, on a machine whose firmware does not speak on the serial port
+# What a kernel says first, and what it says next of words in it.
+COMMAND_LINE = r"command line: (?!bad value in |unknown key |\S+ has no effect yet|\S+ is not of the form )"
+FIRST_WORDS = re.compile(rb"# " + COMMAND_LINE.encode())
+
+# Where another boot begins: the firmware clears its terminal or names what it boots, the loader speaks, a kernel says its first
+# words, or the version line comes again, not indented (behind a line that the boot before did not finish, too).
+RESTART = re.compile(rb"(\x1b\[2J|BdsDxe: )|^(tangram: )|(?:^|[^ ] *)(" + FIRST_WORDS.pattern + rb"|KTAP version 1\r?$)")
 
 # CSI, OSC and two-byte escape sequences: firmware paints the terminal, the log is about text.
 ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-Za-z]|[=>78cDEHM])")
@@ -177,7 +180,7 @@ class Ktap:
     def where(self):
         """For people: how far it got."""
         if not self.started:
-            return "the kernel has not spoken yet"
+            return f"before its first test, behind '{self.preface[-1]}'" if self.preface else "the kernel has not spoken yet"
         if self.running:
             return f"in test {self.running}"
         return f"the last test was {self.last_test or '(none)'}"
@@ -440,25 +443,22 @@ def check(data, marks=True):
 
 
 def _pieces(data):
-    """The log, cut where another boot begins."""
+    """
+    The log, cut where another boot begins. Firmware and loader say several lines each: a boot is one from its kernel's
+    first words on, or from its version line where the log does not have those.
+    """
     at = begin = 0
-    kernel = None                   # where the first words of a kernel may be that has not started its report yet
-    started = False
+    spoke = started = False         # this boot's kernel; its report
     for line in data.splitlines(keepends=True):
-        sign = RESTART.search(line.rstrip(b"\n")) if started else None
-        if sign:
-            cut = at + sign.start() + (sign[0][0] not in b"\x1bBtK")
-            if kernel is not None and sign.start() == 0 and line.startswith(b"KTAP"):
-                cut = kernel
-            yield data[begin:cut]
-            begin, started = cut, False
+        sign = RESTART.search(line.rstrip(b"\n"))
+        if sign and (started or (spoke and not sign[sign.lastindex].startswith(b"KTAP"))):
+            cut = sign.start(sign.lastindex)
+            yield data[begin:at + cut]
+            begin, at, line = at + cut, at + cut, line[cut:]
+            spoke = started = False
         text = plain(line.rstrip(b"\r\n")).rstrip()
-        if VERSION.search(text) and not text.startswith(" "):
-            started = True
-        if line.startswith(FIRST_WORDS):
-            kernel = at
-        elif not line.startswith(b"#"):
-            kernel = None
+        started = started or bool(VERSION.search(text) and not text.startswith(" "))
+        spoke = spoke or bool(FIRST_WORDS.search(line))
         at += len(line)
     yield data[begin:]
 

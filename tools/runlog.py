@@ -14,8 +14,7 @@ import ktap as ktap_module
 
 CPU = re.compile(r"cpu: (.*?)(?:, (under a hypervisor))?$")
 LARGEST_LEAF = re.compile(r"leaves up to (\S+)$")
-COMMAND_LINE = re.compile(r"command line: (.*)$")
-WORDLESS = ("has no effect yet", "ignored", "halts")     # of lines about the command line, not the line itself
+COMMAND_LINE = re.compile(ktap_module.COMMAND_LINE + r"(.*)$")
 
 MIB = 1 << 20
 LEAF_BYTES = {"leaves_1g": 1 << 30, "leaves_2m": 2 * MIB, "leaves_4k": 4096}
@@ -136,11 +135,8 @@ class Run:
 
     @property
     def command_line(self):
-        for line in self.ktap.preface:
-            match = COMMAND_LINE.match(line)
-            if match and not line.endswith(WORDLESS):
-                return match[1]
-        return ""
+        match = self._said(COMMAND_LINE)
+        return match[1] if match else ""
 
     @property
     def machine(self):

@@ -237,5 +237,53 @@ class Doctored(unittest.TestCase):
         self.changed(b" seed=1\n", b"\n")
 
 
+class Boots(unittest.TestCase):
+    """Where one boot ends and the next begins, whoever speaks first there."""
+
+    MACHINE = b"# command line: seed=1\r\n# cpu: one\r\n# command line: unknown key x, ignored\r\n"
+    FIRMWARE = b"\x1b[2J\x1b[01;01HBdsDxe: starting Boot0001\r\n\x1b[2J\x1b[=3h"
+    LOADER = b"tangram: the log of the run before is lost\r\n"
+    REPORT = GOOD[GOOD.index(b"KTAP"):]
+
+    def verdicts(self, data):
+        return [log.verdict for log in ktap.boots(data)]
+
+    def test_one(self):
+        for head in (b"", self.FIRMWARE, self.LOADER, self.FIRMWARE + self.LOADER, self.FIRMWARE * 3):
+            self.assertEqual(self.verdicts(head + self.MACHINE + self.REPORT), ["pass"], head)
+
+    def test_words_about_the_command_line_are_no_boot(self):
+        words = (b"bad value in seed=x, ignored", b"bad value in console=x, ignored: no such console", b"unknown key x, ignored",
+                 b"lab=off has no effect yet", b"x is not of the form key=value, ignored")
+        lines = b"".join(b"# command line: " + word + b"\r\n" for word in words)
+        self.assertEqual(self.verdicts(self.MACHINE + lines + self.REPORT), ["pass"])
+
+    def test_a_crash_before_the_report(self):
+        """It is a boot that went wrong, whatever comes behind it; the machine may stop in the middle of a line."""
+        for crashed in (self.MACHINE, self.FIRMWARE + self.MACHINE, self.MACHINE[:-9], b"# command line: \r\n"):
+            for head in (b"", self.FIRMWARE, self.LOADER, self.FIRMWARE + self.LOADER):
+                if head == self.LOADER and not crashed.endswith(b"\n"):
+                    continue        # the loader's words are told from others by standing at the start of a line
+                again = head + self.MACHINE + self.REPORT
+                self.assertEqual(self.verdicts(crashed + again), ["incomplete", "pass"], (crashed, head))
+                self.assertEqual(self.verdicts(crashed * 2 + again), ["incomplete"] * 2 + ["pass"], (crashed, head))
+                self.assertEqual(self.verdicts(again + crashed + again), ["pass", "incomplete", "pass"], (crashed, head))
+        log = ktap.boots(self.MACHINE + self.MACHINE + self.REPORT)[0]
+        self.assertTrue(log.restarted)
+        self.assertEqual(log.failure(), "the machine started again before the end of the report; before its first test, "
+                                        "behind 'command line: unknown key x, ignored'")
+
+    def test_a_crash_in_the_report(self):
+        cut = self.MACHINE + self.REPORT[:self.REPORT.index(b"k 7 t7")]
+        for again in (self.MACHINE + self.REPORT, self.FIRMWARE + self.MACHINE + self.REPORT, self.REPORT):
+            self.assertEqual(self.verdicts(cut + again), ["incomplete", "pass"], again[:40])
+
+    def test_a_boot_behind_the_monitor(self):
+        """Nothing at the monitor counts, but a kernel that starts there does."""
+        session = self.MACHINE + self.REPORT + b"# TANGRAM MONITOR help lists the commands\r\ntangram> "
+        self.assertEqual(self.verdicts(session + self.MACHINE), ["pass", "incomplete"])
+        self.assertEqual(self.verdicts(session + self.MACHINE + self.REPORT), ["pass", "pass"])
+
+
 if __name__ == "__main__":
     unittest.main()

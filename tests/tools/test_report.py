@@ -283,6 +283,18 @@ class Ends(Base):
             self.assertEqual(status, 1)
             self.assertIn(f"the machine started again before the end of the report; in test {name}", out)
 
+    def test_started_again_before_its_report(self):
+        """The kernel spoke, and stopped before its first plan: the pass behind that is another boot's."""
+        said = LOGS[0][LOGS[0].index(b"# command line"):]
+        said = said[:said.index(b"\n", said.index(b"# cpu: ")) + 1]
+        for again in (LOGS[0], LOGS[0][LOGS[0].index(b"# command line"):], b"\x1b[2JBdsDxe: loading Boot0001\r\n" + LOGS[0]):
+            status, out, _ = self.one(said + again, "--html", self.path("page"), "--junit", self.path("junit"))
+            self.assertEqual(status, 1)
+            self.assertIn("boot 1 of 2: NOT COMPLETE: the machine started again before the end of the report; before its first "
+                          "test, behind 'cpu: ", out)
+            self.assertIn("boot 2 of 2: PASS", out)
+            self.assertEqual(ElementTree.parse(self.path("junit")).getroot().get("errors"), "1")
+
     def test_started_again_within_a_line(self):
         data, _ = self.half()
         status, out, _ = self.one(data[:-9] + LOGS[0])
