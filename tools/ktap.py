@@ -15,8 +15,8 @@ one began is not complete.
 import re
 
 VERSION = re.compile(r"KTAP version 1$")
-PLAN = re.compile(r"1\.\.(\d+)(?: # SKIP (\S.*))?$")
-RESULT = re.compile(r"(not )?ok (\d+)(?: (?:- )?(\S+))?(?: # (SKIP|XFAIL|TODO|TIMEOUT|ERROR)\b ?(.*))?\s*$")
+PLAN = re.compile(r"1\.\.(\d{1,9})(?: # SKIP (\S.*))?$")
+RESULT = re.compile(r"(not )?ok (\d{1,9})(?: (?:- )?(\S+))?(?: # (SKIP|XFAIL|TODO|TIMEOUT|ERROR)\b ?(.*))?\s*$")
 NAME = re.compile(r"[a-z0-9_.-]+$")
 SUBTEST = re.compile(r"# Subtest: (.*)$")
 RUNNING = re.compile(r"# running (\S+)")

@@ -18,6 +18,7 @@ COMMAND_LINE = re.compile(ktap_module.COMMAND_LINE + r"(.*)$")
 
 MIB = 1 << 20
 LEAF_BYTES = {"leaves_1g": 1 << 30, "leaves_2m": 2 * MIB, "leaves_4k": 4096}
+MAX_DIGITS = 20                 # of the largest figure of 64 bits
 UNITS = {"insns": "instructions", "cycles": "TSC cycles", "ns": "nanoseconds"}
 
 LAB_KEYS = ("workload", "policy", "memory", "collapse", "n", "workers")
@@ -37,15 +38,19 @@ NAMES = {"map": ("phase",), "lab": ("workload", "policy", "n"), "cost": ("op",)}
 PHASED = ("phase",)             # lines of the lab, but for those of workload=flush
 
 
+def is_number(text):
+    """Of 64 bits, about: more digits are damage, and no figure to compute with."""
+    return text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+
+
 def number(text):
     """The integer that the word is, or 0."""
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return int(text) if is_number(text) else 0
 
 
 def typed(pairs):
     """With integers for digits."""
-    return {key: value if key in TEXT_KEYS or not (value.isascii() and value.isdigit()) else int(value)
-            for key, value in pairs.items()}
+    return {key: int(value) if key not in TEXT_KEYS and is_number(value) else value for key, value in pairs.items()}
 
 
 def key_of(words, keys):

@@ -346,6 +346,22 @@ class Ends(Base):
                 ElementTree.parse(self.path("junit"))
 
 
+    def test_figures_without_end(self):
+        """A figure of 400 digits, or of 5,000, is damage, wherever it stands."""
+        places = [re.search(rb"(# %s .*?\b%s=)(\d+)" % pair, LOGS[number]) for number, pair in (
+            (0, (b"map", b"leaves_4k")), (0, (b"counter", b"direct_map_4k")), (0, (b"lab", b"leaves_2m")), (0, (b"lab", b"n")),
+            (0, (b"cost", b"mean")), (0, (b"execmem", b"wasted")), (0, (b"trace", b"tsc")), (0, (b"trace", b"level")),
+            (0, (b"TANGRAM BEGIN", b"memory")), (0, (b"TANGRAM END", b"passed")), (1, (b"lab", b"workers")))]
+        for match in places:
+            for digits in (b"7" * 21, b"7" * 400, b"7" * 5000):
+                data = match.string[:match.start(2)] + digits + match.string[match.end(2):]
+                status, out, _ = self.one(data, "--html", self.path("page"), "--json", self.path("json"), "--junit", self.path("junit"))
+                expected = 0 if match[1].startswith((b"# trace", b"# TANGRAM BEGIN")) else 1
+                self.assertEqual((status, "NOT COMPLETE" in out), (expected, bool(expected)), match[1])
+                if b"END" not in match[1] and expected:
+                    self.assertIn("= is no number", out)
+
+
 class ThroughQemu(test_run_qemu.Base):
     """Machines that really end badly: the log and the result that tools/run-qemu leaves, read by tools/report."""
 
