@@ -8,6 +8,7 @@ Why a run ended is told by four witnesses: the KTAP on the serial port (ktap.py)
 `-d cpu_reset` log (triple faults).
 """
 
+import hashlib
 import json
 import os
 import select
@@ -264,13 +265,17 @@ def command(options, medium, folder, qmp_fd):
 
 
 class Result:
-    """How it ended: `code` is the exit status of tools/run-qemu, `reason` one line for people."""
+    """
+    How it ended: `code` is the exit status of tools/run-qemu, `reason` one line for people; `log` tells what it is about,
+    in bytes and their SHA-256.
+    """
 
-    def __init__(self, code, reason, ktap=None, seconds=0.0):
+    def __init__(self, code, reason, ktap=None, seconds=0.0, log=(0, None)):
         self.code = code
         self.reason = reason
         self.ktap = ktap
         self.seconds = seconds
+        self.log = log
 
     @property
     def word(self):
@@ -288,7 +293,7 @@ class Result:
             "code": self.code, "reason": self.reason, "seconds": round(self.seconds, 1),
             "passed": ktap.passed if ktap else 0, "failed": ktap.failed if ktap else 0,
             "skipped": ktap.skipped if ktap else 0, "failures": ktap.failures if ktap else [],
-            "problems": ktap.problems if ktap else [],
+            "problems": ktap.problems if ktap else [], "log_bytes": self.log[0], "log_sha256": self.log[1],
         })
 
 
@@ -360,6 +365,7 @@ class Run:
         self.ktap = ktap_module.Ktap()
         self.shutdown = None        # reason in QMP's SHUTDOWN event
         self.bytes = 0
+        self.hash = hashlib.sha256()
         self._input = Input(options.monitor) if options.monitor else None
         self._filter = EscapeFilter()
         self._qmp_partial = b""
@@ -392,7 +398,7 @@ class Run:
             self.ktap.finish()
             resets = self._read(os.path.join(folder, "reset.log"))
             code, reason = self._judge(status, resets, medium.cmdline)
-            return Result(code, reason, self.ktap, time.monotonic() - began)
+            return Result(code, reason, self.ktap, time.monotonic() - began, (self.bytes, self.hash.hexdigest()))
         finally:
             if process and process.poll() is None:
                 process.kill()
@@ -476,6 +482,7 @@ class Run:
 
     def _serial(self, data, log):
         self.bytes += len(data)
+        self.hash.update(data)
         if log:
             log.write(data)
             log.flush()

@@ -3,9 +3,10 @@
 What one boot said, as figures: the machine, the verdict, tests, counters, rows of the lab, costs (docs/report.md).
 
 Read from the serial log by tools/ktap.py, and from nothing else; where tools/run-qemu left its result beside the
-log (FILE.json beside FILE.log), its verdict counts, too: it knows why a machine ended.
+log (FILE.json beside FILE.log) and it is of that very log, its verdict counts, too: it knows why a machine ended.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -267,20 +268,18 @@ def tables_left(phases):
 
 # -- files ----------------------------------------------------------------------------------------------
 
-def _judgement(path, runs):
-    """What tools/run-qemu left beside the log, if it speaks of this log: then the counts are the same."""
+def _judgement(path, data):
+    """What tools/run-qemu left beside the log, if it is about this log, or None."""
     beside = os.path.splitext(path)[0] + ".json"
     try:
         with open(beside, encoding="utf-8") as file:
             result = json.load(file)
-        counts = [result["passed"], result["failed"], result["skipped"]]
+        about = result["log_bytes"], result["log_sha256"]
         if not isinstance(result["code"], int) or not isinstance(result["reason"], str):
-            return
+            return None
     except (OSError, ValueError, KeyError, TypeError):
-        return
-    ktap = runs[-1].ktap
-    if len(runs) == 1 and counts == [ktap.passed, ktap.failed, ktap.skipped]:
-        runs[0].judged = result
+        return None
+    return result if about == (len(data), hashlib.sha256(data).hexdigest()) else None
 
 
 def read(path):
@@ -299,5 +298,5 @@ def read(path):
     if first.begin is None and first.results and not first.panic:
         raise BadLog(f"{path}: no '# TANGRAM BEGIN': the log of another program")
     runs = [Run(path, ktap, at + 1, len(found)) for at, ktap in enumerate(found)]
-    _judgement(path, runs)
+    runs[-1].judged = _judgement(path, data)
     return runs

@@ -9,6 +9,8 @@ import atexit
 import concurrent.futures
 import contextlib
 import glob
+import hashlib
+import html
 import html.parser
 import importlib.machinery
 import importlib.util
@@ -239,11 +241,20 @@ class Cut(Base):
             self.assertEqual(self.one(b"\x1b[2J\x1b[01;01H\xff\xfe\x00 garbage\r\n" + data)[0], 0)
 
     def test_a_result_beside_it_makes_no_pass(self):
-        run = runlog.read(self.write("log", LOGS[0]))[0].ktap
-        counts = {"code": 0, "reason": "", "passed": run.passed, "failed": run.failed, "skipped": run.skipped}
-        self.write("x.json", json.dumps(counts).encode())
         cut = LOGS[0][:LOGS[0].index(b"# TANGRAM END")]
-        self.assertEqual(self.run_report("--quiet", self.write("x.log", cut))[0], 1)
+        result = {"code": 0, "reason": "", "log_bytes": len(cut), "log_sha256": hashlib.sha256(cut).hexdigest()}
+        self.write("x.json", json.dumps(result).encode())
+        run, = runlog.read(self.write("x.log", cut))
+        self.assertEqual((run.judged, run.verdict), (result, "broken"))
+        self.assertEqual(self.run_report("--quiet", self.path("x.log"))[0], 1)
+
+    def test_a_result_beside_it_takes_a_pass_away(self):
+        result = {"code": 1, "reason": "a triple fault", "log_bytes": len(GOOD), "log_sha256": hashlib.sha256(GOOD).hexdigest()}
+        for about, verdict in ((result, "fail"), ({**result, "log_bytes": 7}, "pass"), ({**result, "log_sha256": "0" * 64}, "pass"),
+                               ({"code": 1, "reason": "x", "passed": 13, "failed": 0, "skipped": 2}, "pass"), ([], "pass")):
+            self.write("x.json", json.dumps(about).encode())
+            run, = runlog.read(self.write("x.log", GOOD))
+            self.assertEqual(run.verdict, verdict, about)
 
     def test_as_a_program(self):
         for data, expected in ((LOGS[0], 0), (LOGS[0][:len(LOGS[0]) // 2], 1), (b"hello\n", 2)):

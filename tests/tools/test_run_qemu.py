@@ -5,6 +5,7 @@ tools/run-qemu, from outside: a firmware of a few bytes takes the place of OVMF,
 port and ends in a given way. Each way to end has its exit status and its reason.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -119,6 +120,12 @@ class Ends(Base):
         self.boot(GOOD, EXIT_PASS, "--log", self.path("log"))
         with open(self.path("log"), "rb") as file:
             self.assertEqual(file.read(), GOOD)
+
+    def test_result_names_its_log(self):
+        self.boot(GOOD, EXIT_PASS)
+        with open(self.path("result"), encoding="utf-8") as file:
+            result = json.load(file)
+        self.assertEqual((result["log_bytes"], result["log_sha256"]), (len(GOOD), hashlib.sha256(GOOD).hexdigest()))
 
     def test_fail(self):
         self.assertEqual(self.boot(FAILED, EXIT_FAIL), 1)
