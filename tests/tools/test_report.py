@@ -66,7 +66,7 @@ LOGS = []                                # bytes of the real logs; set up once
 
 def boot(number):
     options = qemu.Options(build=os.path.join(ROOT, "build"), log=os.path.join(FOLDER, f"real{number}.log"),
-                           timeout=280, **BOOTS[number])
+                           timeout=600, **BOOTS[number])
     result = qemu.Run(options).run()
     if result.code != qemu.PASS:
         raise AssertionError(f"boot {number}: {result.line()}")
@@ -376,26 +376,44 @@ class Ends(Base):
 class ThroughQemu(test_run_qemu.Base):
     """Machines that really end badly: the log and the result that tools/run-qemu leaves, read by tools/report."""
 
-    def ended(self, action, *more):
-        text = from_version(LOGS[1])
-        text = text[:text.index(b"\n", text.index(b"  # running", 3000)) + 1]
-        self.boot(text, action, "--log", self.path("run.log"), "--result", self.path("run.json"), *more)
+    def reported(self):
         done = subprocess.run([sys.executable, os.path.join(TOOLS, "report"), self.path("run.log")], capture_output=True,
                               text=True, check=False)
         self.assertEqual(done.returncode, 1)
-        return done.stdout.splitlines()[0], re.findall(rb"# running (\S+)", text)[-1].decode()
+        return done.stdout.splitlines()[0]
+
+    def text(self):
+        """The log of a machine that stops within a test, and that test's name."""
+        text = from_version(LOGS[1])
+        text = text[:text.index(b"\n", text.index(b"  # running", 3000)) + 1]
+        return text, re.findall(rb"# running (\S+)", text)[-1].decode()
+
+    def files(self):
+        return "--log", self.path("run.log"), "--result", self.path("run.json")
 
     def test_triple_fault(self):
-        line, name = self.ended(test_run_qemu.TRIPLE_FAULT)
-        self.assertEqual(line, f"run.log: NOT COMPLETE: triple fault; in test {name}")
+        text, name = self.text()
+        self.boot(text, test_run_qemu.TRIPLE_FAULT, *self.files())
+        self.assertEqual(self.reported(), f"run.log: NOT COMPLETE: triple fault; in test {name}")
 
     def test_reset(self):
-        line, name = self.ended(test_run_qemu.RESET)
-        self.assertEqual(line, f"run.log: NOT COMPLETE: the machine reset itself before the end of the report; in test {name}")
+        text, name = self.text()
+        self.boot(text, test_run_qemu.RESET, *self.files())
+        self.assertEqual(self.reported(), f"run.log: NOT COMPLETE: the machine reset itself before the end of the report; in test {name}")
 
     def test_hang(self):
-        line, name = self.ended(test_run_qemu.HALT, "--timeout", "3")
-        self.assertEqual(line, f"run.log: NOT COMPLETE: no end within 3 s; in test {name}")
+        text, name = self.text()
+        _, seconds = self.boot_until_silent(text, *self.files())
+        self.assertEqual(self.reported(), f"run.log: NOT COMPLETE: no end within {seconds} s; in test {name}")
+
+    def test_the_result_of_another_run(self):
+        """It counts the same results, and is not of this log: nothing of it is believed."""
+        text, name = self.text()
+        self.boot(text, test_run_qemu.TRIPLE_FAULT, *self.files())
+        with open(self.path("run.log"), "ab") as file:
+            file.write(b"# said by another run\r\n")
+        self.assertEqual(self.reported(), "run.log: NOT COMPLETE: the log breaks off before the end of the report (hung, killed, "
+                                          f"or cut): in test {name}")
 
 
 class Killed(test_run_qemu.Base):

@@ -139,6 +139,13 @@ class Items(unittest.TestCase):
             for item in items:
                 self.assertLessEqual(set(item.needs), set(names), item.name)
 
+    def test_scripts(self):
+        """Each is an item, and what is said of one by name is about one that is there."""
+        os.chdir(run_tests.ROOT)
+        items = {item.name: item for item in run_tests.script_items()}
+        self.assertEqual(len(items), len(glob.glob("tests/tools/test_*.py")) + len(glob.glob("tests/qemu/boot_*.py")))
+        self.assertEqual({name: item.cpus for name, item in items.items() if item.cpus > 1}, run_tests.SCRIPT_CPUS)
+
     def test_samples_and_whole_rows(self):
         """What `make test` samples, `make soak` runs whole; and it leaves no row out."""
         rows = {row.name: row for row in run_tests.matrix()}
