@@ -175,10 +175,10 @@ class Options:
 
     @property
     def seconds(self):
-        """The time limit; none under a debugger or with a monitor unless it was asked for."""
+        """The time limit; none under a debugger unless it was asked for."""
         if self.timeout is not None:
             return self.timeout
-        return None if self.debug or self.monitor else 900 if self.icount else 300
+        return None if self.debug else 900 if self.icount else 300
 
 
 class Medium:
@@ -324,6 +324,7 @@ class Input:
         self.fd = stream.fileno()
         self.pending = b""          # taken from the stream, not yet the machine's
         self.open = True
+        self.last = 0.0             # when something was typed last, or its end was found
         self.quit = False
         self._modes = None
 
@@ -337,11 +338,16 @@ class Input:
             termios.tcsetattr(self.fd, termios.TCSADRAIN, self._modes)
             self._modes = None
 
+    def waits(self):
+        """For somebody to type: the machine has taken all there was, and it is not the end."""
+        return self.open and not self.pending
+
     def wants_more(self):
         return self.open and len(self.pending) < INPUT_MAX
 
     def read(self):
         data = os.read(self.fd, INPUT_MAX)
+        self.last = time.monotonic()
         self.open = bool(data)
         if self._modes is not None and QUIT in data:
             self.quit = True
@@ -442,7 +448,7 @@ class Run:
             if now - beat >= HEARTBEAT and process.stdout in streams:
                 beat = now
                 self._heartbeat(now - began, now - heard)
-            self._watch(process, now, began)
+            self._watch(process, now, began, heard)
         if process.stderr in streams:
             self._stderr = (self._stderr + process.stderr.read())[-8192:]
         if qmp in streams:
@@ -515,12 +521,24 @@ class Run:
         self.err.write(f"run-qemu: {seconds:.0f} s, silent for {silent:.0f} s; {where}\n")
         self.err.flush()
 
-    def _watch(self, process, now, began):
+    @property
+    def _unhurried(self):
+        """At the monitor, without a limit that was asked for: only silence is limited, and only while nothing more may be typed."""
+        return self._input and self.ktap.monitor and self.options.timeout is None
+
+    def _limited_since(self, began, heard):
+        """From when on the time limit counts, or None."""
+        if not self._unhurried:
+            return began
+        return None if self._input.waits() else max(heard, self._input.last)
+
+    def _watch(self, process, now, began, heard):
         """Ends QEMU where it will not end by itself."""
         if self._stop_reason:
             return
         limit = self.options.seconds
-        if limit is not None and now - began >= limit:
+        since = self._limited_since(began, heard)
+        if None not in (limit, since) and now - since >= limit:
             self._stop(process, "timeout")
         elif self.bytes > LOG_MAX:
             self._stop(process, "flood")
@@ -549,6 +567,8 @@ class Run:
     def _judge(self, status, resets, cmdline):
         """Exit status and reason."""
         end = dict(word.split("=", 1) for word in cmdline.split() if "=" in word).get("end", "exit")
+        if self._stop_reason == "timeout" and self._unhurried:
+            return TIMEOUT, f"silent at the monitor for {self.options.seconds:g} s, and nothing more to be typed"
         if self._stop_reason == "timeout":
             return TIMEOUT, f"no end within {self.options.seconds:g} s; {self.ktap.where()}"
         if self._stop_reason == "flood":

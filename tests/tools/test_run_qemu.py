@@ -354,8 +354,72 @@ class Pieces(unittest.TestCase):
         self.assertEqual(qemu.Options().seconds, 300)
         self.assertEqual(qemu.Options(icount=True).seconds, 900)
         self.assertIsNone(qemu.Options(debug=True).seconds)
-        self.assertIsNone(qemu.Options(monitor=sys.stdin).seconds)
+        self.assertEqual(qemu.Options(monitor=sys.stdin).seconds, 300)
         self.assertEqual(qemu.Options(monitor=sys.stdin, timeout=7).seconds, 7)
+
+
+class Stopped:
+    """In the place of QEMU's process: whether it was ended."""
+
+    def __init__(self):
+        self.dead = False
+
+    def kill(self):
+        self.dead = True
+
+
+class MonitorLimits(unittest.TestCase):
+    """How long a run with a monitor may take: told by its watchman alone, at times of ours."""
+
+    def setUp(self):
+        reader, writer = os.pipe()
+        self.reader, self.writer = os.fdopen(reader, "rb"), os.fdopen(writer, "wb")
+        self.addCleanup(self.reader.close)
+        self.addCleanup(self.writer.close)
+
+    def run_of(self, log, **options):
+        run = qemu.Run(qemu.Options(monitor=self.reader, **options))
+        run.ktap.feed(log)
+        return run
+
+    @staticmethod
+    def ended(run, now, heard):
+        """Whether it is, of a run that began at 0, and with what exit status and reason."""
+        process = Stopped()
+        run._watch(process, now, 0, heard)                              # pylint: disable=protected-access
+        return run._judge(-9, b"", "") if process.dead else None        # pylint: disable=protected-access
+
+    def test_before_the_monitor(self):
+        run = self.run_of(GOOD[:GOOD.index(b"  ok 1 t1")])
+        self.assertIsNone(self.ended(run, 299, 298))
+        self.assertEqual(self.ended(run, 300, 299), (qemu.TIMEOUT, "no end within 300 s; in test buddy.t1"))
+
+    def test_who_types_may_take_their_time(self):
+        self.assertIsNone(self.ended(self.run_of(GOOD + MONITOR), 100000, 10))
+
+    def test_behind_the_input(self):
+        run = self.run_of(GOOD + MONITOR)
+        self.writer.close()
+        run._input.read()                   # pylint: disable=protected-access
+        run._input.last = 1000              # pylint: disable=protected-access
+        self.assertIsNone(self.ended(run, 1299, 10))
+        self.assertIsNone(self.ended(run, 5000, 4701), "it speaks")
+        self.assertEqual(self.ended(run, 5001, 4701), (qemu.TIMEOUT,
+                                                        "silent at the monitor for 300 s, and nothing more to be typed"))
+
+    def test_input_that_nobody_takes(self):
+        run = self.run_of(GOOD + MONITOR)
+        self.writer.write(b"x" * (2 * qemu.INPUT_MAX))
+        self.writer.flush()
+        run._input.read()                   # pylint: disable=protected-access
+        run._input.last = 1000              # pylint: disable=protected-access
+        self.assertIsNone(self.ended(run, 1299, 10))
+        self.assertEqual(self.ended(run, 1300, 10)[0], qemu.TIMEOUT)
+
+    def test_one_that_was_asked_for_is_of_all(self):
+        run = self.run_of(GOOD + MONITOR, timeout=7)
+        self.assertIsNone(self.ended(run, 6, 6))
+        self.assertEqual(self.ended(run, 7, 7)[0], qemu.TIMEOUT)
 
 
 if __name__ == "__main__":
