@@ -626,16 +626,50 @@ class Page(Base):
         self.assertIn("Median cost of single operations, in instructions", text)
         self.assertIn("Median cost of single operations, in TSC cycles", text)
 
-    def test_in_a_browser(self):
-        browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        if not browser:
-            self.skipTest("no chromium here")
-        self.page(LOGS[0], LOGS[1])
-        done = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self.path('profile')}",
-                               "--window-size=1000,2000", f"--screenshot={self.path('shot.png')}",
-                               f"file://{self.path('page.html')}"], capture_output=True, timeout=200, check=False)
-        self.assertTrue(os.path.exists(self.path("shot.png")), done.stderr[-500:])
-        self.assertGreater(os.path.getsize(self.path("shot.png")), 30000)
+
+class Browser(Base):
+    """The page as a browser lays it out. Optional: chromium is larger than all other packages together."""
+
+    def setUp(self):
+        super().setUp()
+        self.browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        if not self.browser:
+            self.skipTest("no chromium here (optional: apt-get install chromium)")
+
+    def look(self, text, *options):
+        """What page_probe.js finds on that page."""
+        with open(os.path.join(HERE, "page_probe.js"), encoding="utf-8") as file:
+            probe = file.read()
+        self.write("page.html", text.replace("</body>", f"<script>{probe}</script></body>").encode())
+        done = subprocess.run([self.browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self.path('profile')}",
+                               *options, "--dump-dom", f"file://{self.path('page.html')}"], capture_output=True, text=True, timeout=400,
+                              check=False)
+        left = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+        self.assertTrue(left, done.stderr[-500:])
+        return json.loads(html.unescape(left[1]))
+
+    def test_layout(self):
+        """Wide and light, narrow and dark: all writing is there to be read, and every shape has its colour."""
+        text = self.page(LOGS[0], LOGS[1])
+        for size, dark in ((1000, False), (500, True)):
+            seen = self.look(text, f"--window-size={size},2000", f"--blink-settings=preferredColorScheme={int(not dark)}")
+            self.assertEqual((seen["found"], seen["width"], seen["dark"]), ([], size, dark))
+            self.assertEqual(seen["plots"], text.count("<svg"))
+            self.assertGreater(seen["shapes"], 100)
+
+    def test_the_probe_finds(self):
+        """The same page spoiled, in each way that the probe looks for."""
+        text = self.page(LOGS[0])
+        label = re.search(r"<text [^>]*>[^<]{5,}</text>", text)
+        for spoiled, what in (
+                (text.replace("<h1>", '<h1 style="width: 3000px">', 1), "the page is wider than its window"),
+                (text.replace("<h1>", '<h1 style="color: #bbbbbb; background: #ffffff">', 1), "too faint: Tangram"),
+                (re.sub(r'(<rect [^>]*class=")c2m', r"\1other", text, count=1), "without a colour: "),
+                (text[:label.end()] + label[0] + text[label.end():], "over other writing: "),
+                (text[:label.end()] + '<text x="-90" y="20">left</text>' + text[label.end():], "outside of its plot: left"),
+                (text.replace("<svg ", '<svg style="height: 9px" ', 1), "a plot without room: ")):
+            seen = self.look(spoiled, "--window-size=1000,2000", "--blink-settings=preferredColorScheme=1")
+            self.assertTrue(any(line.startswith(what) for line in seen["found"]), (what, seen["found"]))
 
 
 class Documented(Base):
