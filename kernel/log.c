@@ -177,6 +177,7 @@ static void drop_lock(void)
 static void emit(const char *prefix, const char *text)
 {
 	if (take_lock()) {
+		append_asides();	/* perhaps this author's, from while the lock was taken: it has only just become free */
 		append_text(prefix, text);
 		drop_lock();
 		return;
