@@ -68,8 +68,8 @@ TEST_ID(dma_buffer, edges_are_refused, "UM6")
 	temp_read(page_to_pfn(b.page), 100, &byte, 1);
 	CHECK_EQ(byte, 0);
 	dma_buffer_free(&b);
-	alloc_inject = (struct alloc_inject){ .armed = 1, .countdown = 1 };
 	CHECK_EQ(unmapped_shrink(UNMAPPED_ALL) % 512, 0);
+	alloc_inject = (struct alloc_inject){ .armed = 1, .one_in = 1 };
 	CHECK_EQ(dma_buffer_alloc(&b, DMA_BUFFER_MAX), -ENOMEM);
 	alloc_inject = (struct alloc_inject){ 0 };
 	CHECK(!b.page);
@@ -142,6 +142,29 @@ static bool filled(pfn_t pfn, u64 word)
 	return true;
 }
 
+/* All free blocks, so that what is freed next is the only one; a list through struct page. */
+static u32 hold_blocks(void)
+{
+	u32 held = PFN_NONE;
+	struct page *block;
+
+	while ((block = alloc_pages(ORDER_2M, 0))) {
+		block->next = held;
+		held = (u32)page_to_pfn(block);
+	}
+	return held;
+}
+
+static void release_blocks(u32 held)
+{
+	while (held != PFN_NONE) {
+		struct page *block = pfn_to_page(held);
+
+		held = block->next;
+		free_pages(block, ORDER_2M);
+	}
+}
+
 /*
  * Neither zeroed nor scrubbed: not one temporary mapping from the page allocator to the guest and back, and what was in the
  * frames before is in them afterwards. With zeroing and scrubbing, the control, it is gone.
@@ -153,22 +176,25 @@ TEST_ID(guest_memory, is_never_touched_if_so_asked, "UM4 UM6")
 	buddy_watch(BUDDY_POISON, false);
 	CHECK_EQ(unmapped_set_mode(UNMAPPED_2M), 0);
 	for (unsigned flags = 0; flags <= GUEST_MEMORY_NOSCRUB; flags += GUEST_MEMORY_NOSCRUB) {
-		struct page *page = alloc_pages(ORDER_2M, 0);
 		struct temp_map_stats before, after;
 		struct guest_memory g;
+		struct page *page;
 		pfn_t pfn;
+		u32 held;
 
-		REQUIRE(page != NULL);
 		unmapped_shrink(UNMAPPED_ALL);
+		page = alloc_pages(ORDER_2M, 0);
+		REQUIRE(page != NULL);
+		held = hold_blocks();
 		pfn = page_to_pfn(page);
 		for (unsigned i = 0; i < 512; i++)
 			fill(pfn + i, PATTERN);
 		free_pages(page, ORDER_2M);
 		temp_map_read_stats(&before);
-		if (!CHECK_EQ(guest_memory_take(&g, 2 * MIB, flags), 0))
-			return;
-		CHECK_EQ(guest_memory_frame(&g, 0), pfn);
-		guest_memory_give(&g);
+		if (CHECK_EQ(guest_memory_take(&g, 2 * MIB, flags), 0)) {
+			CHECK_EQ(guest_memory_frame(&g, 0), pfn);
+			guest_memory_give(&g);
+		}
 		unmapped_shrink(UNMAPPED_ALL);
 		temp_map_read_stats(&after);
 		CHECK_EQ(after.mappings - before.mappings, flags ? 0 : 512);
@@ -177,8 +203,11 @@ TEST_ID(guest_memory, is_never_touched_if_so_asked, "UM4 UM6")
 			for (unsigned i = 0; i < 512; i++)
 				if (!CHECK(filled(pfn + i, flags ? PATTERN : 0)))
 					break;
-		memset(page_to_virt(page), 0, 2 * MIB);
-		free_pages(page, ORDER_2M);
+		if (page) {
+			memset(page_to_virt(page), 0, 2 * MIB);
+			free_pages(page, ORDER_2M);
+		}
+		release_blocks(held);
 	}
 	CHECK_EQ(unmapped_set_mode(mode), 0);
 }
