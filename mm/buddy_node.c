@@ -264,11 +264,11 @@ static u32 find_in_gigabyte(const struct node *n, pfn_t pfn, unsigned least, uns
 	return found;
 }
 
-/* Whether blocks of that gigabyte were kept for ALLOC_UNMAPS before: its leaf is split, or was. */
+/* Whether blocks of that gigabyte were kept for ALLOC_UNMAPS before: its leaf is split, or was. (Nodes may share one: a hint.) */
 static bool gigabyte_unmaps(pfn_t pfn)
 {
 	pfn &= ~(GIGABYTE_FRAMES - 1);
-	return pfn_valid(pfn) && pfn_to_block(pfn)->unmaps;
+	return pfn_valid(pfn) && load_relaxed(&pfn_to_block(pfn)->unmaps);
 }
 
 /*
@@ -309,7 +309,7 @@ static u32 take_to_unmap(struct node *n, unsigned order)
 	}
 	n->claimed = pfn;
 	if (pfn_valid(pfn & ~(GIGABYTE_FRAMES - 1)))
-		pfn_to_block(pfn & ~(GIGABYTE_FRAMES - 1))->unmaps = 1;
+		store_relaxed(&pfn_to_block(pfn & ~(GIGABYTE_FRAMES - 1))->unmaps, 1);
 	return pfn;
 }
 
