@@ -16,6 +16,8 @@ static struct {
 	const struct storm *storm;
 	u64 seen;
 	u64 of[MAX_CPUS];	/* by CPU; written by its handler */
+	u32 prepared;		/* CPUs */
+	bool begun;
 } s;
 
 static void on_nmi(const struct trap_frame *frame)
@@ -42,9 +44,18 @@ static nmi_handler_fn begin(const struct storm *storm)
 {
 	s.storm = storm;
 	s.seen = 0;
+	s.prepared = 0;
+	s.begun = false;
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
 		s.of[cpu] = 0;
 	return nmi_set_handler(on_nmi);
+}
+
+static void prepare(void)
+{
+	if (s.storm->prepare)
+		s.storm->prepare();
+	fetch_add(&s.prepared, 1);
 }
 
 const char *storm_by_timer(const struct storm *storm)
@@ -54,6 +65,7 @@ const char *storm_by_timer(const struct storm *storm)
 	if (!nmi_storm_source())
 		return NULL;
 	old = begin(storm);
+	prepare();
 	if (CHECK_EQ(nmi_storm_start(STORM_HZ, arch_this_cpu()->id), 0)) {
 		storm->churn(NULL);
 		nmi_storm_stop();
@@ -89,6 +101,17 @@ static void send(const u32 *ids, unsigned nr)
 	}
 }
 
+/* Nobody is hit, and nobody churns, before all are prepared. */
+static void be_hit(void *arg)
+{
+	prepare();
+	while (!load_acquire(&s.begun)) {
+		arch_relax();
+		thread_yield();
+	}
+	s.storm->churn(arg);
+}
+
 const char *storm_aimed(const struct storm *storm)
 {
 	struct thread *threads[CREW_MAX];
@@ -100,7 +123,12 @@ const char *storm_aimed(const struct storm *storm)
 		return NULL;
 	old = begin(storm);
 	for (unsigned i = 1; i < nr; i++)
-		threads[i] = crew_start(ids[i], "churn", storm->churn, NULL);
+		threads[i] = crew_start(ids[i], "churn", be_hit, NULL);
+	while (load_acquire(&s.prepared) < nr - 1) {
+		arch_relax();
+		thread_yield();
+	}
+	store_release(&s.begun, true);
 	send(ids + 1, nr - 1);
 	crew_join(threads + 1, nr - 1);
 	nmi_set_handler(old);

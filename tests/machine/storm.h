@@ -10,6 +10,7 @@
 
 struct storm {
 	void (*handler)(void);		/* what each NMI does */
+	void (*prepare)(void);		/* on each CPU that will be hit, before the first NMI; may be NULL */
 	void (*churn)(void *arg);	/* what it interrupts; until storm_over() */
 	u32 (*lock_holder)(void);	/* a CPU that holds one of the locks now; MAX_CPUS: none does */
 	u64 wanted;			/* NMIs, in all */

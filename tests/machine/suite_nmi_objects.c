@@ -93,7 +93,7 @@ static void churn(void *arg)
 	}
 }
 
-static struct storm storm = { in_nmi, churn, kmalloc_lock_holder, NMIS };
+static struct storm storm = { in_nmi, NULL, churn, kmalloc_lock_holder, NMIS };
 
 static void begin(u32 cpus, struct kmalloc_stats *before)
 {

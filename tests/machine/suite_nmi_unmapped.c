@@ -4,34 +4,12 @@
  * zero, write and scrub goes by the temporary mapping of their own level. Each page has words at both ends that must be there when it is freed.
  */
 #include "kernel/base/atomic.h"
-#include "kernel/base/rng.h"
-#include "kernel/cmdline.h"
 #include "mm/unmapped_internal.h"
-#include "tests/machine/storm.h"
+#include "tests/machine/keeper.h"
 #include "tests/test.h"
 
-#define NMIS 1000u
-#define NMIS_SOAK 100000u
-#define HELD 6u
 #define SINGLES 40u
 #define WORKED_ON 40u
-
-/* Of one CPU: written by its handler, and read when all is over. */
-struct hits {
-	struct rng rng;
-	struct page *held[HELD];
-	u8 order[HELD];
-	u64 locked;		/* NMIs that interrupted the holder of a lock of the lists */
-	u64 singles, singles_had;	/* single pages that those asked for */
-	u64 asked, had, freed;
-	u64 torn;
-} __aligned(64);
-
-static struct {
-	struct hits of[MAX_CPUS];
-	struct account account;
-	u64 rounds, wrong, seed;
-} m;
 
 static bool lock_held_here(void)
 {
@@ -67,49 +45,26 @@ static void write_ends(const struct page *page, u64 word)
 	temp_write(page_to_pfn(page), PAGE_SIZE - sizeof(word), &word, sizeof(word));
 }
 
-static void take_in_nmi(struct hits *h, unsigned slot, bool locked)
+static unsigned pick_order(struct rng *rng)
 {
-	unsigned order = rng_below(&h->rng, 3) ? 0 : (unsigned)rng_below(&h->rng, 4);
-	unsigned flags = (unsigned)rng_below(&h->rng, 4) & (UNMAPPED_ZERO | UNMAPPED_NOSCRUB);
-	struct page *page = unmapped_pages_alloc_nolock(order, flags, -1, &m.account);
-
-	h->asked++;
-	h->had += page != NULL;
-	h->singles += locked && !order;
-	h->singles_had += locked && !order && page;
-	h->held[slot] = page;
-	h->order[slot] = (u8)order;
-	if (!page)
-		return;
-	h->torn += page->class != PAGE_UNMAPPED || page_to_pfn(page) & (BIT(order) - 1);
-	h->torn += flags & UNMAPPED_ZERO && !ends_are(page, 0);
-	write_ends(page, (u64)page ^ slot);
+	return rng_below(rng, 3) ? 0 : (unsigned)rng_below(rng, 4);
 }
 
-static void give_in_nmi(struct hits *h, unsigned slot)
+static struct page *take(struct rng *rng, unsigned order, struct account *account, u64 *torn)
 {
-	struct page *page = h->held[slot];
+	unsigned flags = (unsigned)rng_below(rng, 4) & (UNMAPPED_ZERO | UNMAPPED_NOSCRUB);
+	struct page *page = unmapped_pages_alloc_nolock(order, flags, -1, account);
 
-	h->torn += !ends_are(page, (u64)page ^ slot);
-	h->held[slot] = NULL;
-	h->freed++;
-	unmapped_pages_free_nolock(page, h->order[slot]);
-}
-
-static void in_nmi(void)
-{
-	struct hits *h = &m.of[arch_this_cpu()->id];
-	bool locked = lock_held_here();
-
-	h->locked += locked;
-	for (unsigned i = 0; i < 2; i++) {
-		unsigned slot = (unsigned)rng_below(&h->rng, HELD);
-
-		if (h->held[slot])
-			give_in_nmi(h, slot);
-		else
-			take_in_nmi(h, slot, locked);
+	if (page) {
+		*torn += page->class != PAGE_UNMAPPED || page_to_pfn(page) & (BIT(order) - 1);
+		*torn += flags & UNMAPPED_ZERO && !ends_are(page, 0);
 	}
+	return page;
+}
+
+static struct page *take_early(unsigned order, struct account *account)
+{
+	return unmapped_pages_alloc(order, 0, -1, account);
 }
 
 /* ---- What is interrupted ---- */
@@ -121,17 +76,17 @@ static void churn_singles(u64 round)
 	unsigned flags = round & 1 ? UNMAPPED_NOSCRUB : 0;
 
 	for (unsigned i = 0; i < SINGLES; i++) {
-		pages[i] = unmapped_pages_alloc(0, flags, -1, &m.account);
+		pages[i] = unmapped_pages_alloc(0, flags, -1, keeper_account());
 		if (pages[i])
 			write_ends(pages[i], (u64)pages[i] + round);
 		else
-			fetch_add(&m.wrong, 1);
+			keeper_wrong();
 	}
 	for (unsigned i = 0; i < SINGLES; i++) {
 		if (!pages[i])
 			continue;
 		if (!ends_are(pages[i], (u64)pages[i] + round))
-			fetch_add(&m.wrong, 1);
+			keeper_wrong();
 		unmapped_pages_free(pages[i], 0);
 	}
 }
@@ -163,108 +118,48 @@ static void churn(void *arg)
 		if (page)
 			unmapped_pages_free(page, round % 6);
 		else
-			fetch_add(&m.wrong, 1);
+			keeper_wrong();
 		churn_singles(round);
-		fetch_add(&m.rounds, 1);
+		keeper_round();
 	}
 }
 
 /* ---- The tests ---- */
 
-static struct storm storm = { in_nmi, churn, lock_holder, NMIS };
+static const struct keeper keeper = {
+	.name = "nmi_unmapped",
+	.nmis = 1000,
+	.nmis_soak = 100000,
+	.order = pick_order,
+	.take = take,
+	.give = unmapped_pages_free_nolock,
+	.mark = write_ends,
+	.marked = ends_are,
+	.lock_held_here = lock_held_here,
+	.take_early = take_early,
+	.lock_holder = lock_holder,
+	.churn = churn,
+	.deferred_now = unmapped_deferred_now,
+	.read_stats = unmapped_read_nolock_stats,
+};
 
-/* Nobody is interrupted any more. What NMIs deferred must be gone before anybody allocates or frees again. */
-static void settle(struct hits *sum)
-{
-	u64 held = 0;
-
-	*sum = (struct hits){ .locked = 0 };
-	CHECK_EQ(unmapped_deferred_now(), 0);
-	CHECK_EQ(unmapped_check(), 0);
-	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
-		for (unsigned slot = 0; slot < HELD; slot++)
-			held += m.of[cpu].held[slot] ? BIT(m.of[cpu].order[slot]) : 0;
-	CHECK_EQ(account_charged(&m.account), held);
-	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
-		struct hits *h = &m.of[cpu];
-
-		for (unsigned slot = 0; slot < HELD; slot++)
-			if (h->held[slot])
-				give_in_nmi(h, slot);
-		sum->locked += h->locked;
-		sum->singles += h->singles;
-		sum->singles_had += h->singles_had;
-		sum->asked += h->asked;
-		sum->had += h->had;
-		sum->freed += h->freed;
-		sum->torn += h->torn;
-	}
-}
-
-static void check_storm(const char *how, const struct nolock_stats *before)
-{
-	struct unmapped_stats stats;
-	struct nolock_stats now;
-	struct hits sum;
-	u64 failed = 0, nmis = storm_seen();
-
-	settle(&sum);
-	unmapped_read_nolock_stats(&now);
-	unmapped_read_stats(&stats);
-	for (unsigned why = 0; why < NOLOCK_FAILURES; why++)
-		failed += now.failed[why] - before->failed[why];
-	test_note("%s: nmis=%llu lock_held=%llu singles_then=%llu served=%llu asked=%llu by_magazine=%llu frees=%llu deferred=%llu "
-		  "failed_lock=%llu failed_empty=%llu rounds=%llu",
-		  how, (unsigned long long)nmis, (unsigned long long)sum.locked, (unsigned long long)sum.singles,
-		  (unsigned long long)sum.singles_had, (unsigned long long)sum.asked,
-		  (unsigned long long)(now.from_reserve - before->from_reserve), (unsigned long long)sum.freed,
-		  (unsigned long long)(now.deferred - before->deferred),
-		  (unsigned long long)(now.failed[NOLOCK_LOCK] - before->failed[NOLOCK_LOCK]),
-		  (unsigned long long)(now.failed[NOLOCK_EMPTY] - before->failed[NOLOCK_EMPTY]),
-		  (unsigned long long)m.rounds);
-	CHECK(nmis >= storm.wanted);
-	CHECK(sum.locked * 10 >= nmis);
-	CHECK(sum.singles > 0);
-	CHECK(sum.singles_had * 10 >= sum.singles * 9);
-	CHECK_EQ(sum.torn, 0);
-	CHECK_EQ(m.wrong, 0);
-	CHECK_EQ(sum.had, sum.freed);
-	CHECK_EQ(now.requests - before->requests, sum.asked);
-	CHECK_EQ(now.served - before->served, sum.had);
-	CHECK_EQ(failed, sum.asked - sum.had);
-	CHECK_EQ(now.frees - before->frees, sum.freed);
-	CHECK_EQ(stats.bytes_in_use, 0);
-	CHECK_EQ(account_charged(&m.account), 0);
-}
-
-static void run(const char *(*how)(const struct storm *), const char *without)
+static void run(storm_fn how, const char *without)
 {
 	enum unmapped_mode mode = unmapped_mode();
-	struct nolock_stats before, now;
-	u64 seed = test_rng().state;
-	const char *name;
+	struct unmapped_stats stats;
+	bool ran;
 
 	CHECK_EQ(unmapped_set_mode(UNMAPPED_2M), 0);
-	CHECK_EQ(account_open(&m.account, "nmi_unmapped", NULL, ACCOUNT_NO_LIMIT), 0);
-	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
-		m.of[cpu] = (struct hits){ .rng = { seed ^ (u64)cpu << 20 } };
-	m.rounds = m.wrong = 0;
-	storm.wanted = cmdline.soak ? NMIS_SOAK : NMIS;
-	unmapped_read_nolock_stats(&before);
-	name = how(&storm);
-	if (name)
-		check_storm(name, &before);
-	unmapped_read_nolock_stats(&now);
-	/* A timer's may all have found the lock free, or room on the magazine. */
-	if (name && how == storm_aimed)
-		CHECK(now.deferred > before.deferred);
-	CHECK_EQ(account_close(&m.account), 0);
+	ran = keeper_run(&keeper, how);
+	CHECK_EQ(unmapped_check(), 0);
+	unmapped_read_stats(&stats);
+	CHECK_EQ(stats.bytes_in_use, 0);
 	CHECK_EQ(unmapped_set_mode(mode), 0);
-	if (!name)
+	if (!ran)
 		SKIP("%s", without);
 }
 
-/* A timer's NMIs, on this CPU alone: they come when they come. */
+/* A timer's NMIs, on this CPU alone: they come when they come, and may all find the lock free, or room on the magazine. */
 TEST_ID(nmi_unmapped, timer_storm_on_one_cpu, "PA2 UM1")
 {
 	run(storm_by_timer, "no timer that makes NMIs");
