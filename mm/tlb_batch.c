@@ -156,8 +156,11 @@ static inline void flush_this_cpu(const struct tlb_flush *f, u64 *mine, struct t
 		u64 now = load_acquire(&space->gen);
 
 		arch_tlb_flush_all();
-		if (PLANTED(PLANT_RACE_GEN))
+		if (PLANTED(PLANT_RACE_GEN)) {
+			for (unsigned i = 0; i < 20; i++)
+				arch_relax();	/* time for somebody's change, however few cores the host has */
 			now = load_acquire(&space->gen);
+		}
 		counter_add(&stats->nr_tlb_local_flush_all, 1);
 		store_release(mine, now);
 		trace_event(TRACE_FLUSH, now, 0, 0);

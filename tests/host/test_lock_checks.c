@@ -3,14 +3,11 @@
  * What debug builds say of who waits for a lock in a way that cannot end well (spinlock.h): each case in a process of its own, which the
  * panic ends, and by its words. The cases without any are the controls: they come back.
  */
-#define _GNU_SOURCE	/* memfd_create() */
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "kernel/base/fmt.h"
 #include "kernel/base/spinlock.h"
+#include "tests/host/apart.h"
 #include "tests/host/arch_host.h"
 #include "tests/test.h"
 
@@ -111,33 +108,21 @@ static void name_case(unsigned row, char *buf, size_t size)
 	fmt_print(buf, size, "%s", cases[row].name);
 }
 
-/* Run it with its words in `said`. Returns whether it came back. */
-static bool run_apart(void (*fn)(void), char *said, size_t size)
+static int run_case(void *arg)
 {
-	int words = memfd_create("words", 0), status = -1;
-	pid_t pid = fork();
-	ssize_t n;
-
-	if (!pid) {
-		dup2(words, STDOUT_FILENO);
-		dup2(words, STDERR_FILENO);
-		fn();
-		_exit(0);
-	}
-	CHECK(pid > 0 && waitpid(pid, &status, 0) == pid);
-	n = pread(words, said, size - 1, 0);
-	said[MAX(n, 0)] = 0;
-	close(words);
-	return WIFEXITED(status) && !WEXITSTATUS(status);
+	cases[*(unsigned *)arg].fn();
+	return 0;
 }
 
 TEST_ROWS(lock_checks, cases, "TL1", 0, count_cases, name_case)
 {
-	const char *says = cases[test_row()].says;
-	char said[4096];
+	unsigned row = test_row();
+	const char *says = cases[row].says;
+	struct apart apart = { .aloud = true };
 
 	if (host.nr_cpus < 2)
 		SKIP("one CPU");
-	CHECK_EQ(run_apart(cases[test_row()].fn, said, sizeof(said)), !says);
-	CHECK(!says || strstr(said, says));
+	REQUIRE(apart_run(&apart, run_case, &row));
+	CHECK_EQ(apart_came_back(&apart), !says);
+	CHECK(!says || strstr(apart.said, says));
 }

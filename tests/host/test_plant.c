@@ -6,9 +6,6 @@
 #include "mm/plant.h"
 
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "kernel/base/errno.h"
 #include "kernel/base/fmt.h"
@@ -25,8 +22,8 @@
 #include "mm/unmapped_internal.h"
 #include "tests/fixture.h"
 #include "tests/host/acpi_sample.h"
+#include "tests/host/apart.h"
 #include "tests/host/arch_host.h"
-#include "tests/host/log_host.h"
 #include "tests/host/sim_tlb.h"
 #include "tests/host/store_log.h"
 #include "tests/test.h"
@@ -440,38 +437,36 @@ static void workload(void)
 	interrupt_cache();
 }
 
+static int work_with(void *plant)
+{
+	pt_checks = false;	/* the simulation is to find it, not the code's own assertions */
+	mm_plant = *(enum mm_plant *)plant;
+	workload();
+	for (unsigned i = 0; i < HOST_FAULTS; i++)
+		found->faults[i] = host.faults[i];
+	found->finished = true;
+	return 0;
+}
+
 /* The same workload with one bug planted, in a process that takes it to its grave. */
 static bool run_planted(enum mm_plant plant)
 {
-	pid_t pid;
-	int status;
+	struct apart apart = { 0 };
 
 	*found = (struct findings){ 0 };
-	pid = fork();
-	if (!pid) {
-		host.quiet = true;
-		pt_checks = false;	/* the simulation is to find it, not the code's own assertions */
-		log_silent = true;
-		mm_plant = plant;
-		workload();
-		for (unsigned i = 0; i < HOST_FAULTS; i++)
-			found->faults[i] = host.faults[i];
-		found->finished = true;
-		_exit(0);
-	}
-	return CHECK(pid > 0) && CHECK(waitpid(pid, &status, 0) == pid);
+	return apart_run(&apart, work_with, &plant);
 }
 
 static bool begin(void)
 {
-	found = mmap(NULL, sizeof(*found), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	return CHECK(found != MAP_FAILED) && fixture_area_get(&area, 3 * BLOCK, BLOCK);
+	found = apart_shared(sizeof(*found));
+	return found && fixture_area_get(&area, 3 * BLOCK, BLOCK);
 }
 
 static void end(void)
 {
 	fixture_area_put(&area);
-	munmap(found, sizeof(*found));
+	apart_unshare(found, sizeof(*found));
 }
 
 static unsigned count_plants(void)

@@ -3,15 +3,11 @@
  * The stores themselves (SPEC PT3): how many a change takes, in what order a split makes them; and that the
  * rules which the log checks at every store of every test would catch what breaks them.
  */
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include "kernel/base/fmt.h"
 #include "mm/buddy.h"
 #include "tests/fixture.h"
+#include "tests/host/apart.h"
 #include "tests/host/arch_host.h"
-#include "tests/host/log_host.h"
 #include "tests/host/sim_tlb.h"
 #include "tests/host/store_log.h"
 #include "tests/test.h"
@@ -275,38 +271,45 @@ static void name_rule(unsigned row, char *buf, size_t size)
 	fmt_print(buf, size, "%s", rules[row].name);
 }
 
-/* Each in a process of its own. A split that follows the rules, by the same hands, is the control. */
+/* Of a split that follows the rules, by the same hands, there and back; and of what breaks one. */
+struct break_of {
+	const struct rule *rule;
+	u64 va;
+	u64 split, collapsed, broken;	/* faults so far; the last of the rule's kind only */
+};
+
+static int break_rule(void *arg)
+{
+	struct break_of *b = arg;
+	struct pt_slot s = fixture_leaf(b->va);
+
+	host.speculation = false;
+	for (u32 cpu = 0; cpu < host.nr_cpus; cpu++)
+		sim_flush_all(cpu);
+	arch_pte_store(s.pte, entry_for(make_child(b->va, s.value, s.level)), s.level);
+	b->split = host_faults();
+	arch_pte_store(s.pte, s.value, s.level);
+	b->collapsed = host_faults();
+	b->rule->run(s, b->va);
+	b->broken = host.faults[b->rule->kind];
+	return 0;
+}
+
 TEST_ROWS(store_rules, are_checked, "PT3", 0, count_rules, name_rule)
 {
-	const struct rule *rule = &rules[test_row()];
-	u64 *faults = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct break_of *b = apart_shared(sizeof(*b));
+	struct apart apart = { 0 };
 	struct fixture_area a;
-	int status;
-	pid_t pid;
 
-	if (CHECK(faults != MAP_FAILED) && map_nowhere(&a, BLOCK)) {
-		pid = fork();
-		if (!pid) {
-			struct pt_slot s = fixture_leaf(a.va);
-
-			host.quiet = true;
-			log_silent = true;
-			host.speculation = false;
-			for (u32 cpu = 0; cpu < host.nr_cpus; cpu++)
-				sim_flush_all(cpu);
-			arch_pte_store(s.pte, entry_for(make_child(a.va, s.value, s.level)), s.level);
-			faults[0] = host_faults();
-			arch_pte_store(s.pte, s.value, s.level);
-			faults[1] = host_faults();
-			rule->run(s, a.va);
-			faults[2] = host.faults[rule->kind];
-			_exit(0);
-		}
-		CHECK(pid > 0 && waitpid(pid, &status, 0) == pid);
-		CHECK_EQ(faults[0], 0);
-		CHECK_EQ(faults[1], 0);
-		CHECK(faults[2] > 0);
+	REQUIRE(b);
+	if (map_nowhere(&a, BLOCK)) {
+		b->rule = &rules[test_row()];
+		b->va = a.va;
+		apart_run(&apart, break_rule, b);
+		CHECK_EQ(b->split, 0);
+		CHECK_EQ(b->collapsed, 0);
+		CHECK(b->broken > 0);
 	}
 	fixture_area_put(&a);
-	munmap(faults, PAGE_SIZE);
+	apart_unshare(b, sizeof(*b));
 }

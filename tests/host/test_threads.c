@@ -7,12 +7,8 @@
  * have stopped: tables, counters, caches, frames. The same program under ThreadSanitizer (`make tsan`) says whether any two
  * CPUs touch the same memory without an order between them.
  */
-#define _GNU_SOURCE	/* memfd_create() */
 #include <sched.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "boot/boot_info.h"
 #include "kernel/base/atomic.h"
@@ -30,8 +26,8 @@
 #include "mm/vm_area.h"
 #include "mm/vmalloc.h"
 #include "tests/fixture.h"
+#include "tests/host/apart.h"
 #include "tests/host/arch_host.h"
-#include "tests/host/log_host.h"
 #include "tests/host/machine.h"
 #include "tests/host/sim_tlb.h"
 #include "tests/test.h"
@@ -898,33 +894,23 @@ struct findings {
 
 static struct findings *found;
 
+static int run_and_count(void *fn)
+{
+	u64 reports = host_tsan_reports();
+
+	((void (*)(void))fn)();
+	found->faults = host_faults();
+	found->reports = host_tsan_reports() - reports;
+	found->finished = true;
+	return 0;
+}
+
 static bool run_apart(void (*fn)(void))
 {
-	pid_t pid;
-	int status;
+	struct apart apart = { 0 };
 
-	found = mmap(NULL, sizeof(*found), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (!CHECK(found != MAP_FAILED))
-		return false;
-	*found = (struct findings){ 0 };
-	pid = fork();
-	if (!pid) {
-		int nowhere = memfd_create("reports", 0);
-
-		u64 reports = host_tsan_reports();
-
-		/* What a sanitizer says of a planted bug, and the checks that fail by it. */
-		dup2(nowhere, STDERR_FILENO);
-		dup2(nowhere, STDOUT_FILENO);
-		host.quiet = true;
-		log_silent = true;
-		fn();
-		found->faults = host_faults();
-		found->reports = host_tsan_reports() - reports;
-		found->finished = true;
-		_exit(0);
-	}
-	return CHECK(pid > 0) && CHECK(waitpid(pid, &status, 0) == pid);
+	found = apart_shared(sizeof(*found));
+	return found && apart_run(&apart, run_and_count, (void *)fn);
 }
 
 /* ---- A CPU that never acknowledges ---- */
@@ -1017,7 +1003,7 @@ TEST_ID(threads, a_cpu_that_never_acknowledges, "TL1")
 		CHECK_EQ(found->again, -EIO);
 		CHECK_EQ(found->faults, 0);
 	}
-	munmap(found, sizeof(*found));
+	apart_unshare(found, sizeof(*found));
 	tear_down();
 }
 
@@ -1112,7 +1098,7 @@ TEST_ROWS(threads_plant, is_caught, "TL5", 0, count_races, name_race)
 				  (unsigned long long)found->faults, (unsigned long long)found->reports);
 			CHECK(!found->finished || found->faults + found->reports > 0);
 		}
-		munmap(found, sizeof(*found));
+		apart_unshare(found, sizeof(*found));
 	}
 	tear_down();
 }

@@ -5,11 +5,7 @@
  * their rights, and make the unmapped cache take blocks and give them back; one audits. What an object holds and what may be done with it
  * is exact for the CPU that has it. One object stays for the whole time, so that there is executable memory in that gigabyte.
  */
-#define _GNU_SOURCE	/* memfd_create() */
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "kernel/base/atomic.h"
 #include "kernel/base/errno.h"
@@ -22,8 +18,8 @@
 #include "mm/set_memory.h"
 #include "mm/unmapped.h"
 #include "tests/fixture.h"
+#include "tests/host/apart.h"
 #include "tests/host/arch_host.h"
-#include "tests/host/log_host.h"
 #include "tests/host/machine.h"
 #include "tests/host/sim_tlb.h"
 #include "tests/test.h"
@@ -234,11 +230,11 @@ TEST_ROWS(threads, fills_beside_collapse, "PT3 PT4 PT5 XM2 XM5", 0, count_polici
 static const struct {
 	const char *name;
 	enum mm_plant plant;
-	bool caught;
 } plants[] = {
-	{ "no_flush", PLANT_NO_FLUSH, true },
-	{ "freed_text_stays", PLANT_EXECMEM_NO_INT3, true },
-	{ "one_byte_too_many", PLANT_EXECMEM_BOUNDS, true },
+	{ "nothing", PLANT_NONE },
+	{ "no_flush", PLANT_NO_FLUSH },
+	{ "freed_text_stays", PLANT_EXECMEM_NO_INT3 },
+	{ "one_byte_too_many", PLANT_EXECMEM_BOUNDS },
 };
 
 static unsigned count_plants(void)
@@ -251,40 +247,21 @@ static void name_plant(unsigned row, char *buf, size_t size)
 	fmt_print(buf, size, "fills_beside_collapse.%s", plants[row].name);
 }
 
-/* What a process wrote, as lines that are no results. */
-static void show(int fd)
+static int fill_with(void *plant)
 {
-	char text[4096];
-	ssize_t nr;
-
-	for (off_t at = 0; (nr = pread(fd, text, sizeof(text) - 1, at)) > 0; at += nr) {
-		text[nr] = 0;
-		for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
-			test_note("%s", line);
-	}
+	mm_plant = *(enum mm_plant *)plant;
+	return fill_beside_changes(EXECMEM_HUGE, 30) != 0;
 }
 
-/* In a process of its own, which says by its status what it found; a panic is an answer, too. */
+/* It says by its status what it found; a panic is an answer, too. Without a plant it is the test above, and finds nothing. */
 TEST_ROWS(threads_plant, fills_beside_collapse, "XM2 TL5", 0, count_plants, name_plant)
 {
-	int status = 0, said;
-	pid_t pid;
+	enum mm_plant plant = plants[test_row()].plant;
+	struct apart apart = { .aloud = plant == PLANT_NONE };
 
 	if (host.nr_cpus < 2)
 		SKIP("one CPU");
-	said = memfd_create("reports", 0);
-	REQUIRE(said >= 0);
-	pid = fork();
-	if (!pid) {
-		dup2(said, STDERR_FILENO);
-		dup2(said, STDOUT_FILENO);
-		host.quiet = true;
-		log_silent = true;
-		mm_plant = (int)plants[test_row()].plant;
-		_exit(fill_beside_changes(EXECMEM_HUGE, 30) != 0);
-	}
-	CHECK(pid > 0 && waitpid(pid, &status, 0) == pid);
-	if (!CHECK_EQ(status != 0, plants[test_row()].caught))
-		show(said);
-	close(said);
+	REQUIRE(apart_run(&apart, fill_with, &plant));
+	if (!CHECK_EQ(apart_came_back(&apart), plant == PLANT_NONE))
+		apart_show(&apart);
 }

@@ -4,15 +4,12 @@
  * to flush, who is lazy, who comes late (SPEC PT4, TL1, TL2).
  */
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "kernel/base/errno.h"
 #include "mm/buddy.h"
 #include "tests/fixture.h"
+#include "tests/host/apart.h"
 #include "tests/host/arch_host.h"
-#include "tests/host/log_host.h"
 #include "tests/host/machine.h"
 #include "tests/host/sim_tlb.h"
 #include "tests/test.h"
@@ -741,8 +738,9 @@ struct outcome {
 	u64 frames_quarantined, freed;
 };
 
-static void change_with_a_deaf_cpu(struct outcome *out)
+static int change_with_a_deaf_cpu(void *arg)
 {
+	struct outcome *out = arg;
 	struct page *page = alloc_page(0);
 	struct tlb_stats stats;
 	struct tlb_batch b;
@@ -750,21 +748,21 @@ static void change_with_a_deaf_cpu(struct outcome *out)
 	u64 free;
 
 	if (!page || !fixture_area_get(&a, PAGE_SIZE, PAGE_SIZE))
-		return;
+		return 1;
 	if (fixture_change(PT_OP_MAP, range_len(a.va, PAGE_SIZE), page_to_phys(page).raw,
 			   fixture_attrs() & ~PTE_W, 0))
-		return;
+		return 1;
 	cpumask_set(&host.deaf, host.nr_cpus - 1);
 	free = buddy_free_frames();
 	tlb_batch_init(&b, &kernel_space);
 	if (fixture_change(PT_OP_PROTECT, range_len(arch_mm.direct_base, PAGE_SIZE), 0, 0, 0) == -EINVAL)
-		return;
+		return 1;
 	spin_lock(&kernel_space.lock);
 	tlb_batch_free(&b, page, 0);
 	spin_unlock(&kernel_space.lock);
 	if (pt_change(&kernel_space,
 		      &(struct pt_change){ .op = PT_OP_UNMAP, .va = range_len(a.va, PAGE_SIZE) }, &b))
-		return;
+		return 1;
 	tlb_batch_finish(&b);
 	tlb_read_stats(&stats);
 	out->online = cpumask_has(&host.online, host.nr_cpus - 1);
@@ -772,30 +770,23 @@ static void change_with_a_deaf_cpu(struct outcome *out)
 	out->frames_quarantined = stats.frames_quarantined;
 	out->freed = buddy_free_frames() - free;
 	out->finished = true;
+	return 0;
 }
 
 /* In a process of its own: the machine is not the same afterwards. */
 TEST_ID(user, a_dead_cpu_costs_its_frames, "TL1")
 {
+	struct apart apart = { 0 };
 	struct outcome *out;
-	pid_t pid;
-	int status;
 
 	NEED_CPUS(2);
-	out = mmap(NULL, sizeof(*out), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	REQUIRE(out != MAP_FAILED);
-	pid = fork();
-	if (!pid) {
-		host.quiet = true;
-		log_silent = true;
-		change_with_a_deaf_cpu(out);
-		_exit(0);
-	}
-	CHECK(pid > 0 && waitpid(pid, &status, 0) == pid);
+	out = apart_shared(sizeof(*out));
+	REQUIRE(out);
+	apart_run(&apart, change_with_a_deaf_cpu, out);
 	CHECK(out->finished);
 	CHECK(!out->online);
 	CHECK(out->quarantined);
 	CHECK(out->frames_quarantined > 0);
 	CHECK_EQ(out->freed, 0);
-	munmap(out, sizeof(*out));
+	apart_unshare(out, sizeof(*out));
 }
