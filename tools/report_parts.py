@@ -402,6 +402,13 @@ def linux_rows(peer):
     return [(who, peer[who], "peer", None, human(peer[who])) for who in LINUX if who in peer]
 
 
+def add_group(groups, title, rows, ours):
+    """Rows of others and ours, ((policy, collapse), value) each; none of ours is no comparison."""
+    rows = rows + [(policy_name(*which), value, "ours", None, human(value)) for which, value in ours if value is not None]
+    if rows and rows[-1][2] == "ours":
+        groups.append((title, rows))
+
+
 def peer_costs(run, peers):
     if not run.exact:
         return None
@@ -415,12 +422,9 @@ def peer_costs(run, peers):
         groups.append(("Splitting one 2 MiB leaf", rows))
     peer = peers.get(("q", "a page's life"), {})
     for memory, rows in (("fresh", linux_rows(peer)), ("aged", [])):
-        for policy, collapse in run.lab_groups().get(("pages", memory, 4096), {}):
-            cost = page_cost(run, ("pages", memory, 4096), policy, collapse)
-            if cost is not None:
-                rows.append((policy_name(policy, collapse), cost, "ours", None, human(cost)))
-        if rows and rows[-1][2] == "ours":
-            groups.append((f"A page taken out of the direct map and put back (4,096 of them), {memory} memory", rows))
+        lab = ("pages", memory, 4096)
+        add_group(groups, f"A page taken out of the direct map and put back (4,096 of them), {memory} memory", rows,
+                  [(which, page_cost(run, lab, *which)) for which in run.lab_groups().get(lab, {})])
     if not groups:
         return None
     title = "Our costs beside Linux"
@@ -439,14 +443,9 @@ def peer_splits(run, peers):
         peer = peers.get(("q", f"splits left n={count}"), {})
         if memory == "fresh" or not peer or workload == "churn":
             continue
-        rows = linux_rows(peer)
-        for (policy, collapse), phases in members.items():
-            after = phases.get("after")
-            if after:
-                left = after.get("level2_splits", 0) - after.get("level2_collapses", 0)
-                rows.append((policy_name(policy, collapse), left, "ours", None, human(left)))
-        if rows[-1][2] == "ours":
-            groups.append((f"n = {human(count)}, {memory} memory", rows))
+        left = [(which, phases["after"].get("level2_splits", 0) - phases["after"].get("level2_collapses", 0))
+                for which, phases in members.items() if phases.get("after")]
+        add_group(groups, f"n = {human(count)}, {memory} memory", linux_rows(peer), left)
     if not groups:
         return None
     title = "2 MiB leaves that stay split after everything has been given back"

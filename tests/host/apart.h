@@ -21,7 +21,7 @@ struct apart {
  */
 bool apart_run(struct apart *apart, int (*fn)(void *arg), void *arg);
 
-/* fn() came back, with 0. */
+/* fn() came back, with 0. (ThreadSanitizer makes it something else for what it reported, in the process that forked, too.) */
 bool apart_came_back(const struct apart *apart);
 
 /* What it printed, as notes of this test. */

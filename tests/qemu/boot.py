@@ -4,8 +4,10 @@ The base of the boot_*.py that run the kernel's own tests and look at the log fr
 judgement and log are then asked. (firmware.py is for tests of the loader, which type and wait.)
 """
 
+import contextlib
 import os
 import re
+import struct
 import sys
 import tempfile
 import unittest
@@ -18,6 +20,33 @@ import qemu  # noqa: E402  pylint: disable=wrong-import-position
 BUILD = os.environ.get("TANGRAM_BUILD", os.path.join(ROOT, "build"))
 SECONDS = 180
 TAIL = 2000             # bytes of the log that a failure shows
+
+
+# Generic address structures (ACPI 6.5, 5.2.3.2): address spaces
+MEMORY, IO = 0, 1
+
+
+def register(space, address, width=8, access=1):
+    return struct.pack("<BBBBQ", space, width, 0, access, address)
+
+
+def spcr(base, interface=0, baud=7):
+    """The body of a table that names a serial port, as -acpitable takes it: (signature, revision, bytes)."""
+    return "SPCR", 2, struct.pack("<B3x12sBBIBBBBBBHHBBBIB4x", interface, base, 1, 3, 3, baud, 0, 1, 0, 3, 0, 0xffff,
+                                  0xffff, 0, 0, 0, 0, 0)
+
+
+@contextlib.contextmanager
+def acpi_tables(tables):
+    """QEMU's arguments for these, (signature, revision, body) each, while their files are there."""
+    with tempfile.TemporaryDirectory(prefix="tangram-acpi-") as folder:
+        args = []
+        for number, (signature, revision, body) in enumerate(tables):
+            path = os.path.join(folder, f"table{number}")
+            with open(path, "wb") as file:
+                file.write(body)
+            args += ["-acpitable", f"sig={signature},rev={revision},data={path}"]
+        yield args
 
 
 class Boot(unittest.TestCase):

@@ -5,27 +5,19 @@ BT4 from outside: machines whose ACPI tables are good, bad or missing. QEMU mend
 given, so what can be bad here is the body; the rest is tests/machine/suite_acpi.c's and tests/host/test_acpi.c's.
 """
 
-import os
 import random
 import re
 import struct
-import tempfile
 
-from boot import Boot, main
+from boot import IO, Boot, acpi_tables, main, register, spcr
 
 
 class Acpi(Boot):
     def boot_with(self, tables=(), suite="acpi", **options):
         """Boot with more tables, (signature, revision, body) each, and run the machine's own tests of ACPI; they pass."""
-        with tempfile.TemporaryDirectory(prefix="tangram-acpi-") as folder:
-            extra = list(options.pop("extra", ()))
-            for number, (signature, revision, body) in enumerate(tables):
-                path = os.path.join(folder, f"table{number}")
-                with open(path, "wb") as file:
-                    file.write(body)
-                extra += ["-acpitable", f"sig={signature},rev={revision},data={path}"]
-            options.setdefault("memory", "1G")
-            self.boot(f"suite={suite} lab=off", extra=extra, **options)
+        options.setdefault("memory", "1G")
+        with acpi_tables(tables) as args:
+            self.boot(f"suite={suite} lab=off", extra=[*options.pop("extra", ()), *args], **options)
         self.assert_passes()
         self.complaints = re.findall(r"(?m)^# warning: acpi: (.*)$", self.text)
 
@@ -55,9 +47,7 @@ class Good(Acpi):
 
     def test_serial_port(self):
         """A console that the firmware names: 0x2f8, 16550."""
-        spcr = struct.pack("<B3xBBBBQBBIBBBBBBHHBBBIB4x", 0, 1, 8, 0, 1, 0x2f8, 1, 3, 3, 7, 0, 1, 0, 3, 0, 0xffff,
-                           0xffff, 0, 0, 0, 0, 0)
-        self.boot_with([("SPCR", 2, spcr)])
+        self.boot_with([spcr(register(IO, 0x2f8))])
         self.assert_complaints()
         self.assert_found("SPCR port 0x2f8")
 

@@ -15,7 +15,7 @@ import threading
 import unittest
 
 import boot
-from boot import qemu
+from boot import IO, MEMORY, qemu, register, spcr
 from boot_logs import Desk
 from firmware import BUILD, EXIT_PASS, Machine, make_esp
 
@@ -28,22 +28,9 @@ PCI = ["-device", "pci-serial,addr=6,chardev=serial"]
 BEGIN = "# command line: suite="
 
 
-def register(space, address, width=8, access=1):
-    """A generic address structure."""
-    return struct.pack("<BBBBQ", space, width, 0, access, address)
-
-
-def spcr(base, interface=0, baud=7):
-    return "SPCR", 2, struct.pack("<B3x12sBBIBBBBBBHHBBBIB4x", interface, base, 1, 3, 3, baud, 0, 1, 0, 3, 0, 0xffff,
-                                  0xffff, 0, 0, 0, 0, 0)
-
-
 def dbg2(base, interface=0):
     device = struct.pack("<BHBHHHHHHHHH", 0, 40, 1, 2, 38, 0, 0, 0x8000, interface, 0, 22, 34)
     return "DBG2", 0, struct.pack("<II", 44, 1) + device + base + struct.pack("<I", 8) + b".\0"
-
-
-IO, MEMORY = 1, 0
 
 
 class Consoles(boot.Boot):
@@ -51,16 +38,12 @@ class Consoles(boot.Boot):
         """With more ACPI tables; first_port: a UART at 0x3f8 besides, whose text is `other` afterwards."""
         with tempfile.TemporaryDirectory(prefix="tangram-console-") as folder:
             extra = list(options.pop("extra", ()))
-            for number, (signature, revision, body) in enumerate(tables):
-                path = os.path.join(folder, f"table{number}")
-                with open(path, "wb") as file:
-                    file.write(body)
-                extra += ["-acpitable", f"sig={signature},rev={revision},data={path}"]
             path = os.path.join(folder, "other")
             if first_port:
                 extra += ["-serial", f"file:{path}"]
             options.setdefault("memory", "512M")
-            super().boot(f"{QUICK} {append}", extra=extra, **options)
+            with boot.acpi_tables(tables) as args:
+                super().boot(f"{QUICK} {append}", extra=extra + args, **options)
             self.other = ""
             if first_port:
                 with open(path, encoding="utf-8", errors="replace") as file:
