@@ -26,13 +26,15 @@ struct region {
 	struct region *next;	/* list of those that come or go */
 	struct span_pool spare;	/* one node: the free span that it is taken out of may need it */
 	u64 used;		/* bytes of it that are not free */
+	u64 gen;		/* if it is detached: flushed everywhere up to there, no CPU reaches it */
 	u8 order;
 	u8 leaf;		/* of its mapping */
 	u8 type;		/* whose memory it is (not folded) */
 	bool fixed;		/* the text tail: never given back */
 	bool unmapped;		/* frames of the unmapped cache */
 	bool sealable;		/* mapped writable at first: rights differ from allocation to allocation */
-	bool detached;		/* its mapping is gone already (a return that could not be finished) */
+	bool detached;		/* its mapping is gone from the tables (a return that could not be finished) */
+	bool named;		/* it has been said that it could not */
 };
 
 /* The frame that an address of a region lies in. */

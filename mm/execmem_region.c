@@ -299,7 +299,7 @@ static void count_return(const struct region *r)
 
 /*
  * What was sealed is read-only in the direct map until it is put back there. The mapping is gone by then,
- * or nothing but read-only would be allowed.
+ * or nothing but read-only would be allowed. Tried again, it still has to wait for what was not flushed the last time.
  */
 static int region_detach(struct region *r, struct tlb_batch *batch)
 {
@@ -307,18 +307,26 @@ static int region_detach(struct region *r, struct tlb_batch *batch)
 
 	if (!r->detached)
 		rc = kernel_unmap(region_range(r), batch);
-	if (!rc) {
-		r->detached = true;
-		if (r->sealable && !r->unmapped)
-			rc = set_direct_map_batch(r->pfn, BIT(r->order), true, batch);
-	}
-	return rc;
+	if (rc)
+		return rc;
+	spin_lock(&kernel_space.lock);
+	if (!r->detached)
+		r->gen = kernel_space.gen;
+	tlb_batch_wait(batch, r->gen);
+	spin_unlock(&kernel_space.lock);
+	r->detached = true;
+	return r->sealable && !r->unmapped ? set_direct_map_batch(r->pfn, BIT(r->order), true, batch) : 0;
 }
 
-static void stick(struct region *r, const char *why)
+/* To be tried again whenever a region is made: said once, then. */
+static void stick(struct region *r, int rc)
 {
-	log_warn("execmem: region at 0x%llx cannot be given back yet (%s): kept",
-		 (unsigned long long)r->va->start, why);
+	const char *why = rc == -ENOMEM ? "no memory for a table" : rc == -EIO ? "a CPU does not answer" : "its mapping is busy";
+
+	if (!r->named)
+		log_warn("execmem: region at 0x%llx cannot be given back yet (%s): kept",
+			 (unsigned long long)r->va->start, why);
+	r->named = true;
 	spin_lock(&execmem.lock);
 	r->next = execmem.stuck;
 	execmem.stuck = r;
@@ -339,7 +347,7 @@ void regions_release(struct region *list)
 
 		next = list->next;
 		if (rc) {
-			stick(list, rc == -ENOMEM ? "no memory for a table" : "its mapping is busy");
+			stick(list, rc);
 			continue;
 		}
 		list->next = gone;
@@ -351,7 +359,7 @@ void regions_release(struct region *list)
 
 		next = gone->next;
 		if (batch.dead) {
-			stick(gone, "a CPU does not answer");
+			stick(gone, -EIO);
 			continue;
 		}
 		spin_lock(&execmem.lock);
