@@ -475,10 +475,12 @@ static const char *free_fault(const struct page *page, u64 pfn, unsigned order)
 	if (!(page->flags & PAGE_HEAD))
 		return page->class == PAGE_FREE ? "it is free already, or inside a block" :
 						  "it is inside a block, or the allocator never gave it";
+	if (page->class == PAGE_TABLE)		/* whose `order` is its level */
+		return "it is a page table";
 	if (page->order != order)
 		return "it was allocated in another order";
 	if (page->word >> 32)
-		return "it is still mapped, or a table in use";
+		return "it is still mapped";
 	return NULL;
 }
 

@@ -157,7 +157,7 @@ static inline void flush_this_cpu(const struct tlb_flush *f, u64 *mine, struct t
 
 		arch_tlb_flush_all();
 		if (PLANTED(PLANT_RACE_GEN)) {
-			for (unsigned i = 0; i < 20; i++)
+			for (unsigned i = 0; i < 4; i++)
 				arch_relax();	/* time for somebody's change, however few cores the host has */
 			now = load_acquire(&space->gen);
 		}

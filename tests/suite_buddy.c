@@ -8,6 +8,7 @@
 #include "kernel/base/bits.h"
 #include "kernel/base/log.h"
 #include "kernel/base/string.h"
+#include "mm/pt_internal.h"
 #include "tests/test.h"
 
 /* Allocated blocks, held on a list through struct page. */
@@ -374,6 +375,22 @@ TEST_ID(buddy, wrong_order_is_refused, "PA7")
 		check_refused(page, 256 + orders[i], "more than the field holds");
 		free_pages(page, orders[i]);
 	}
+}
+
+/* One without an entry, too, as pinned ones may be; its level is where other frames have their order. */
+TEST_ID(buddy, tables_are_refused, "PA7")
+{
+	struct page *page = alloc_page(0);
+
+	REQUIRE(page);
+	page_put_class(page, PAGE_TABLE);
+	for (unsigned level = PT_4K; level < arch_mm.levels; level++) {
+		page->order = (u8)level;
+		check_refused(page, level, "its level as its order");
+		check_refused(page, 0, "its order");
+	}
+	pt_table_retire(page);
+	free_page(page);
 }
 
 TEST_ID(buddy, inside_of_a_block_is_refused, "PA7")
