@@ -27,7 +27,7 @@
 #include "tests/test.h"
 
 #define CHANGERS 4u
-#define CYCLES_SAMPLED 160u	/* of all changers together */
+#define CYCLES_SAMPLED 80u	/* of all changers together */
 #define CYCLES_SOAK 100000u
 #define BLOCK_PAGES BIT(ORDER_2M)
 #define QUARTER (BLOCK_PAGES / CHANGERS)

@@ -26,7 +26,7 @@
 #define FILLERS 2u
 #define CHANGERS 2u
 #define CHANGES 4u		/* of frames, for each object */
-#define OBJECTS_SAMPLED 40u	/* of each filler */
+#define OBJECTS_SAMPLED 24u	/* of each filler */
 #define OBJECTS_SOAK 20000u
 #define CODE_MAX 6000u
 #define PAUSE_NS 500000u

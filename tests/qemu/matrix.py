@@ -57,7 +57,7 @@ FEATURES = "cpu,trap,image,directmap,set_memory,w_xor_x,execmem*,mtrr,runner,con
 # What counts frames while the page owner takes some of its own.
 FRAMES = "buddy,nolock,nodes,bulk,depot,page_owner*,unmapped,slab,kmalloc,account"
 COUNTED = "suite=costs*,pgtable,tlb_batch kaslr=off"
-CONCURRENT = "smp,thread,concurrent,tlb*,log,nmi_*,*_smp,slab,buddy,nolock,unmapped,contexts,trace"
+CONCURRENT = "smp,thread,concurrent,tlb*,log,nmi_*,*_smp,contexts,trace"
 
 ROWS = [
     # Instructions are counted: two runs are the same run, and the goals for instructions are asserted.
