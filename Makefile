@@ -354,11 +354,8 @@ check-layers: | setup
 qcheck: check-layers esp $(HB)/host-test
 	$(Q)tools/run-tests quick
 
-test:
-	$(Q)tools/run-tests test
-
-soak:
-	$(Q)tools/run-tests soak
+test soak: | setup
+	$(Q)tools/run-tests $@
 
 bench-build: $(BENCH_PROGRAMS)
 

@@ -3,6 +3,7 @@
 """tools/setup on machines that lack this or that: commands of ours take the place of apt-get, id and sudo."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -126,6 +127,23 @@ class Setup(unittest.TestCase):
     def test_unknown_set(self):
         self.assertEqual(self.run_setup("everything"), 2)
         self.assertIn("unknown set 'everything'", self.output)
+
+
+class Targets(unittest.TestCase):
+    def make(self, *args):
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+        done = subprocess.run(["make", "-C", ROOT, "--no-print-directory", *args], env=env, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def test_each_installs_first_what_it_needs(self):
+        """So any of them may be the only command behind the clone, where there is not even a Python to run the next one."""
+        targets = set(re.findall(r"(?m)^make ([\w-]+) ", self.make("help"))) - {"clean"}
+        self.assertLessEqual({"run", "test", "usb", "monitor", "bench", "fuzz"}, targets)
+        for target in sorted(targets):
+            with self.subTest(target=target):
+                self.assertRegex(self.make("-n", target).splitlines()[0], r"^tools/setup build\b")
 
 
 if __name__ == "__main__":
