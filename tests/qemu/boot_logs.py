@@ -30,6 +30,7 @@ PLACES = [mib << 20 for mib in (32, 64, 128, 256, 512, 768)]    # boot/logs.c
 MAGIC = b"TANGLOG1"
 HEADER, CHUNK_TEXT = 24, 4096 + 24      # kernel/base/log_ring.h
 PLAIN = "suite=fmt lab=off"
+LONGER = "suite=fmt,random lab=off"      # a second or more, so that the screen can be looked at meanwhile
 IN = r"loader: the log of the run before is in \\tangram\\logs\\{}: "
 LOST = "loader: the log of the run before is lost: "
 TIMEOUT = 600.0
@@ -163,7 +164,7 @@ class OneDesk(unittest.TestCase):
     def setUpClass(cls):
         folder = tempfile.TemporaryDirectory(prefix="tangram-logs-")
         cls.addClassCleanup(folder.cleanup)
-        disk = cls.disk = Disk(folder.name, PLAIN)
+        disk = cls.disk = Disk(folder.name, LONGER)
         with Desk(folder.name, disk.path) as desk:
             cls.story(disk, desk)
 
@@ -256,7 +257,7 @@ class OneDesk(unittest.TestCase):
         self.assertEqual(self.logs_after_off, ["0001.txt", "0002.txt", "0003.txt", "pending"])
 
     def test_screen_shows_how_far_it_is(self):
-        self.assertRegex(self.running.status(), r"^ test \d+ of \d+, 0 failed, .* \| fmt\.[a-z0-9_.-]+$")
+        self.assertRegex(self.running.status(), r"^ test \d+ of \d+, 0 failed, .* \| (fmt|random)\.[a-z0-9_.-]+$")
 
     def test_screen_holds_pass(self):
         red, green, blue = self.passed.large("PASS")
