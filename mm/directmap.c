@@ -3,6 +3,7 @@
 #include "mm/directmap.h"
 
 #include "kernel/base/errno.h"
+#include "kernel/base/log.h"
 #include "mm/alias.h"
 
 /* What a class means to the direct map. */
@@ -263,25 +264,41 @@ int set_direct_map_batch(pfn_t pfn, u64 nr, bool valid, struct tlb_batch *batch)
 	return pt_run(&kernel_space, &protocol, &t, batch);
 }
 
-static int set_direct_map(pfn_t pfn, u64 nr, bool valid)
+int set_direct_map_default(pfn_t pfn, u64 nr)
 {
 	struct tlb_batch batch;
 	int rc;
 
 	tlb_batch_init(&batch, &kernel_space);
-	rc = set_direct_map_batch(pfn, nr, valid, &batch);
-	tlb_batch_finish(&batch);
+	rc = set_direct_map_batch(pfn, nr, true, &batch);
+	tlb_batch_finish(&batch);	/* no right was taken away: nothing depends on who knows of it */
 	return rc;
+}
+
+/* A CPU died in the flush, and still reaches them: they are as they were, or nobody's for ever. */
+static void undo_invalid(pfn_t pfn, u64 nr)
+{
+	if (!set_direct_map_default(pfn, nr))
+		return;
+	log_warn("frames at 0x%llx cannot go back to the direct map: quarantined", (unsigned long long)pfn << PAGE_SHIFT);
+	for (u64 i = 0; i < nr; i++)
+		page_flags_add(pfn_to_page(pfn + i), PAGE_QUARANTINE);
 }
 
 int set_direct_map_invalid(pfn_t pfn, u64 nr)
 {
-	return set_direct_map(pfn, nr, false);
-}
+	struct tlb_batch batch;
+	int rc;
 
-int set_direct_map_default(pfn_t pfn, u64 nr)
-{
-	return set_direct_map(pfn, nr, true);
+	if (unlikely(tlb_lost(&kernel_space)))
+		return -EIO;
+	tlb_batch_init(&batch, &kernel_space);
+	rc = set_direct_map_batch(pfn, nr, false, &batch);
+	if (tlb_batch_finish(&batch) && !rc) {
+		undo_invalid(pfn, nr);
+		rc = -EIO;
+	}
+	return rc;
 }
 
 /* ---- Counters ---- */

@@ -49,6 +49,8 @@ int directmap_seal(struct range pa) __must_check;
  *   -EPERM   (invalid) a page table, the memory map, a slab or the image
  *   -ENOMEM  no frame for a table
  *   -EBUSY   (break-before-make) the leaf to split holds what the split itself runs on
+ *   -EIO     a CPU that was given up still reaches them (invalid), or might run them (default). They are as they were; those
+ *            that cannot be, because it died meanwhile, are quarantined, and free_pages() refuses them
  */
 int set_direct_map_invalid(pfn_t pfn, u64 nr) __must_check;
 int set_direct_map_default(pfn_t pfn, u64 nr) __must_check;

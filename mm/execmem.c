@@ -460,10 +460,9 @@ int execmem_seal(void *ptr)
 	tlb_batch_init(&batch, &kernel_space);
 	rc = set_memory_batch(s->start, span_size(s) >> PAGE_SHIFT,
 			      execmem_is_executable(row) ? MEMORY_ROX : MEMORY_RO, &batch);
-	tlb_batch_finish(&batch);
 	if (!rc)
-		s->flags |= SPAN_SEALED;
-	return rc;
+		s->flags |= SPAN_SEALED;	/* in the tables it is, whoever may not know */
+	return tlb_batch_finish(&batch) && !rc ? -EIO : rc;
 }
 
 /* ---- Freeing ---- */

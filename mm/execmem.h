@@ -115,7 +115,7 @@ int execmem_fill(void *dst, const void *src, u64 len) __must_check;
  * Make memory final: RO_AFTER_INIT becomes read-only, and under `pages` text becomes read-only and
  * executable, rodata read-only, direct-map alias included. Elsewhere nothing is left to do. Twice is
  * harmless. -EINVAL: not the beginning of an allocation; -ENOMEM (`pages`: the direct map has to be
- * split).
+ * split); -EIO: a CPU that was given up may still write it.
  */
 int execmem_seal(void *ptr) __must_check;
 

@@ -4,8 +4,8 @@
  *
  * Order of taking: nodes, frames, addresses, content, mapping. The content comes before the mapping, so
  * that what is executable is INT3 from its first moment on. Order of giving back: mapping, flush, frames,
- * addresses, nodes. What may fail on the way back (a table for the direct map, under `pages` only) leaves
- * the region on a list, and is tried again with the next one.
+ * addresses, nodes. What may fail on the way back (a table for the direct map, under `pages` only; a CPU that never
+ * answers) leaves the region on a list, and is tried again with the next one.
  */
 #include "kernel/base/errno.h"
 #include "kernel/base/log.h"
@@ -309,22 +309,24 @@ static int region_detach(struct region *r, struct tlb_batch *batch)
 		rc = kernel_unmap(region_range(r), batch);
 	if (rc)
 		return rc;
-	spin_lock(&kernel_space.lock);
-	if (!r->detached)
-		r->gen = kernel_space.gen;
-	tlb_batch_wait(batch, r->gen);
-	spin_unlock(&kernel_space.lock);
-	r->detached = true;
+	if (r->detached) {
+		spin_lock(&kernel_space.lock);
+		tlb_batch_wait(batch, r->gen);
+		spin_unlock(&kernel_space.lock);
+	} else {
+		r->gen = batch->flush.gen_last;
+		r->detached = true;
+	}
 	return r->sealable && !r->unmapped ? set_direct_map_batch(r->pfn, BIT(r->order), true, batch) : 0;
 }
 
-/* To be tried again whenever a region is made: said once, then. */
+/* To be tried again whenever a region is made. The first reason is said, and no more. */
 static void stick(struct region *r, int rc)
 {
 	const char *why = rc == -ENOMEM ? "no memory for a table" : rc == -EIO ? "a CPU does not answer" : "its mapping is busy";
 
 	if (!r->named)
-		log_warn("execmem: region at 0x%llx cannot be given back yet (%s): kept",
+		log_warn("execmem: region at 0x%llx cannot be given back (%s): kept",
 			 (unsigned long long)r->va->start, why);
 	r->named = true;
 	spin_lock(&execmem.lock);

@@ -225,8 +225,7 @@ static int set_memory(u64 va, u64 nr, enum memory_rights rights)
 
 	tlb_batch_init(&batch, &kernel_space);
 	rc = set_memory_batch(va, nr, rights, &batch);
-	tlb_batch_finish(&batch);
-	return rc;
+	return tlb_batch_finish(&batch) && !rc ? -EIO : rc;
 }
 
 int set_memory_ro(u64 va, u64 nr)

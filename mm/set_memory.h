@@ -17,6 +17,8 @@
  *   -EPERM   W^X or owner class. Also a frame that appears twice in one area, once writable, made executable there
  *   -ENOMEM  no frame for a table
  *   -EBUSY   (break-before-make) the leaf to split holds what the split itself runs on
+ *   -EIO     a CPU that was given up: it may have rights that a request for others has to wait for; or it has not
+ *            acknowledged this change, which is the one error after which the tables have changed
  */
 #ifndef MM_SET_MEMORY_H
 #define MM_SET_MEMORY_H

@@ -11,6 +11,7 @@
  */
 #include "mm/tlb_batch.h"
 
+#include "kernel/base/errno.h"
 #include "kernel/base/log.h"
 #include "kernel/base/panic.h"
 #include "kernel/base/trace.h"
@@ -341,7 +342,7 @@ static __noinline void collapse_all(struct tlb_batch *b, u32 me)
 	} while (again);
 }
 
-void tlb_batch_finish(struct tlb_batch *b)
+int tlb_batch_finish(struct tlb_batch *b)
 {
 	struct cpu_state *cpu = arch_this_cpu();
 	u32 me = cpu->id;
@@ -355,6 +356,15 @@ void tlb_batch_finish(struct tlb_batch *b)
 		collapse_all(b, me);
 	if (b->frees != PFN_NONE)
 		free_all(b);
+	return unlikely(b->dead) ? -EIO : 0;
+}
+
+bool tlb_lost(const struct pt_space *space)
+{
+	for_each_cpu(cpu, &space->cpus)
+		if (!cpumask_has(arch_cpus_online(), cpu))
+			return true;
+	return false;
 }
 
 void tlb_read_stats(struct tlb_stats *out)

@@ -103,9 +103,13 @@ void tlb_batch_free(struct tlb_batch *b, struct page *page, unsigned order);
 
 /*
  * Flush, collapse, flush, free. Task context, no spinlock held, interrupts on (asserted).
- * The batch may be filled again afterwards.
+ * The batch may be filled again afterwards. 0; -EIO: a CPU has not acknowledged and never will, so it may translate as
+ * before. The batch's frames are quarantined then; other memory and addresses must not be anyone else's from now on.
  */
-void tlb_batch_finish(struct tlb_batch *b);
+int tlb_batch_finish(struct tlb_batch *b);
+
+/* Whether a CPU that may hold translations of the space was given up: no batch that takes rights away succeeds any more. Any context. */
+bool tlb_lost(const struct pt_space *space);
 
 /* Bring this CPU up to date. Called by arch on each CPU of a shootdown, in its interrupt. */
 void tlb_flush_run(const struct tlb_flush *flush);

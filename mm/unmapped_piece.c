@@ -7,7 +7,6 @@
  * class says PAGE_UNMAPPED; on the way back the class changes first.
  */
 #include "kernel/base/errno.h"
-#include "kernel/base/log.h"
 #include "kernel/base/trace.h"
 #include "mm/directmap.h"
 #include "mm/unmapped_internal.h"
@@ -148,43 +147,23 @@ static void count_blocks(pfn_t pfn, unsigned order, bool more)
 		fetch_add(&pfn_to_block(at)->unmapped, (u16)(more ? nr : -nr));
 }
 
-/* Put back what a CPU that never answers may still reach: memory like any other again, and no piece. */
-static int piece_fails(struct page *page, unsigned order, struct tlb_batch *batch)
-{
-	int rc = set_direct_map_batch(page_to_pfn(page), BIT(order), true, batch);
-
-	tlb_batch_finish(batch);
-	if (rc)
-		log_warn("unmapped: frames at 0x%llx cannot be put back (%d): lost",
-			 (unsigned long long)page_to_phys(page).raw, rc);
-	else
-		free_pages(page, order);
-	return -EIO;
-}
-
 /*
- * Take frames of the page allocator's out of the direct map; they become a piece, on no list yet. On an error they go back.
- *   -EIO  a CPU never answers
+ * Take frames of the page allocator's out of the direct map; they become a piece, on no list yet. On an error they go back (but
+ * see set_direct_map_invalid() of a CPU that dies meanwhile).
  */
 static int piece_unmap(struct page *page, unsigned order)
 {
 	struct um_node *n = &um_nodes[page->node];
 	pfn_t pfn = page_to_pfn(page);
-	struct tlb_batch batch;
 	int rc;
 
 	assert_context();
-	tlb_batch_init(&batch, &kernel_space);
-	rc = PLANTED(PLANT_UM_STAYS_MAPPED) ? 0 : set_direct_map_batch(pfn, BIT(order), false, &batch);
-	if (!rc)
-		fetch_add(&um_cache.stats.flush_batches, batch.flush.gen_last != 0);
-	tlb_batch_finish(&batch);
+	rc = PLANTED(PLANT_UM_STAYS_MAPPED) ? 0 : set_direct_map_invalid(pfn, BIT(order));
 	if (rc) {
 		free_pages(page, order);
 		return rc;
 	}
-	if (unlikely(batch.dead))
-		return piece_fails(page, order, &batch);
+	fetch_add(&um_cache.stats.flush_batches, 1);
 	page_set_class(pfn, BIT(order), PAGE_UNMAPPED);
 	for (u64 i = 0; i < BIT(order); i++)
 		page[i].private = um_word(UM_INSIDE, 0, order, page->node);
@@ -292,12 +271,6 @@ static struct page *block_take(unsigned nid, unsigned order, int *rc)
 	return page;
 }
 
-/* Whether a piece of another order may be had where this was the answer to the last request. */
-static bool worth_more(int rc)
-{
-	return rc != -ENOMEM && rc != -EIO;
-}
-
 /*
  * A block of the mode's, or of 2 MiB, or the highest order there is below. (Between 1 GiB and 2 MiB nothing is gained by more: a 2M leaf is
  * whole either way.) gather: what will just do, and all that CPUs hold back is gathered for it.
@@ -314,9 +287,9 @@ struct um_node *um_refill(unsigned nid, unsigned order, bool gather)
 	}
 	if (um_block_order() == ORDER_1G)
 		page = block_take(nid, ORDER_1G, &rc);
-	if (!page && worth_more(rc) && order < ORDER_2M)
+	if (!page && rc != -ENOMEM && order < ORDER_2M)
 		page = block_take(nid, ORDER_2M, &rc);
-	while (!page && worth_more(rc) && most > order) {
+	while (!page && rc != -ENOMEM && most > order) {
 		page = piece_take_upto(nid, order, most - 1, &most, &rc);
 		if (rc == -EAGAIN)
 			break;

@@ -80,7 +80,8 @@ static bool fill_area(struct vm_area *a, struct tlb_batch *batch)
 
 /*
  * Whatever rights the frames had while they were ours, the direct map has them as it should before they are anyone's. A
- * frame that cannot be put back is kept: that is a leak with a name, not a fault in whoever gets it.
+ * frame that cannot be put back is kept: that is a leak with a name, not a fault in whoever gets it. What a dead CPU may
+ * still reach is quarantined by the batch, put back or not.
  */
 static void give_back(struct vm_area *a, struct tlb_batch *batch)
 {
@@ -90,7 +91,7 @@ static void give_back(struct vm_area *a, struct tlb_batch *batch)
 		int rc = set_direct_map_batch(pfn, BIT(order), true, batch);
 
 		next = page->next;	/* the batch has a list of its own through it */
-		if (rc)
+		if (rc && rc != -EIO)
 			log_warn("vfree: frame 0x%x cannot go back to the direct map (%d): kept", pfn, rc);
 		else
 			tlb_batch_free(batch, page, order);
@@ -107,19 +108,23 @@ static bool unmap_area(struct vm_area *a, struct tlb_batch *batch)
 	return !rc;
 }
 
-/* Undo an area in a batch that is finished here, too. */
-static void undo_area(struct vm_area *a, struct tlb_batch *batch)
+/*
+ * Undo an area in a batch that is finished here, too. -EIO: a CPU that died may still translate the addresses, so nobody gets
+ * them again; nor is there anything left in them that could be freed once more.
+ */
+static int undo_area(struct vm_area *a, struct tlb_batch *batch)
 {
 	bool done = unmap_area(a, batch);
+	int rc;
 
 	if (done)
 		give_back(a, batch);
-	tlb_batch_finish(batch);
-	/* A CPU that died may still translate these addresses: nobody gets them again. */
-	if (done && !batch->dead)
-		free_vm_area(a);
-	else
+	rc = tlb_batch_finish(batch);
+	if (!done)
 		unclaim_vm_area(a);
+	else if (!rc || !a->nr_pages)
+		free_vm_area(a);
+	return rc;
 }
 
 void *vmalloc_for(u64 size, const char *caller)
@@ -146,22 +151,22 @@ void *vmalloc_for(u64 size, const char *caller)
 	return (void *)a->start;
 }
 
-/* Claim, unmap and free the area that begins at p. */
-static void free_area(const void *p, enum vm_area_kind kind, const char *what)
+/* Claim, unmap and free the area that begins at p. -EIO: a CPU that died may still reach what was mapped there. */
+static int free_area(const void *p, enum vm_area_kind kind, const char *what)
 {
 	struct tlb_batch batch;
 	struct vm_area *a;
 	const char *why;
 
 	if (!p)
-		return;
+		return 0;
 	a = claim_vm_area(align_down((u64)p, PAGE_SIZE), kind, &why);
 	if (!a) {
 		log_warn("%s of %p: %s", what, p, why);
-		return;
+		return 0;
 	}
 	tlb_batch_init(&batch, &kernel_space);
-	undo_area(a, &batch);
+	return undo_area(a, &batch);
 }
 
 void vfree(void *p)
@@ -201,9 +206,9 @@ void *vmap_for(struct page *const *pages, u64 nr, unsigned flags, const char *ca
 	return (void *)a->start;
 }
 
-void vunmap(void *p)
+int vunmap(void *p)
 {
-	free_area(p, VM_AREA_MAP, "vunmap");
+	return free_area(p, VM_AREA_MAP, "vunmap");
 }
 
 /* ---- ioremap ---- */

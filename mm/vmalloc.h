@@ -25,11 +25,14 @@ void *vmalloc_for(u64 size, const char *caller);
  */
 void vfree(void *p);
 
-/* An alias of nr frames, writable or read-only, NX. The frames stay the caller's. */
+/*
+ * An alias of nr frames, writable or read-only, NX. The frames stay the caller's. vunmap() is 0, or -EIO: a CPU that was given up
+ * may still reach them by the alias, which is nobody else's then; nor should the frames be.
+ */
 #define VMAP_RO 0x1u
 #define vmap(pages, nr, flags) vmap_for((pages), (nr), (flags), __func__)
 void *vmap_for(struct page *const *pages, u64 nr, unsigned flags, const char *caller);
-void vunmap(void *p);
+int vunmap(void *p);
 
 /* Memory types of ioremap(): indexes of the PAT as arch sets it up (reset value of entries 0..3; 4 is WC). */
 enum ioremap_type {

@@ -384,7 +384,7 @@ TEST_ID(buddy, tables_are_refused, "PA7")
 
 	REQUIRE(page);
 	page_put_class(page, PAGE_TABLE);
-	for (unsigned level = PT_4K; level < arch_mm.levels; level++) {
+	for (unsigned level = PT_4K; level <= arch_mm.levels; level++) {
 		page->order = (u8)level;
 		check_refused(page, level, "its level as its order");
 		check_refused(page, 0, "its order");

@@ -94,6 +94,7 @@ struct findings {
 
 static struct fixture_area area;
 static struct findings *found;
+static struct apart apart;
 
 static void prime_all(struct range va)
 {
@@ -451,8 +452,6 @@ static int work_with(void *plant)
 /* The same workload with one bug planted, in a process that takes it to its grave. */
 static bool run_planted(enum mm_plant plant)
 {
-	struct apart apart = { 0 };
-
 	*found = (struct findings){ 0 };
 	return apart_run(&apart, work_with, &plant);
 }
@@ -503,7 +502,8 @@ TEST_ROWS(plant, is_caught, "PT3 PT4 TL1 TL5 BT4", 0, count_plants, name_plant)
 		u64 n = by_finder[p->finder];
 
 		test_note("caught_by=%s times=%llu", finders[p->finder], (unsigned long long)n);
-		CHECK(found->finished);
+		if (!CHECK(found->finished))
+			apart_show(&apart);
 		CHECK(n > 0);
 	}
 	end();
@@ -513,7 +513,8 @@ TEST_ROWS(plant, is_caught, "PT3 PT4 TL1 TL5 BT4", 0, count_plants, name_plant)
 TEST_ID(plant, control_is_clean, "TL5")
 {
 	if (begin() && run_planted(PLANT_NONE)) {
-		CHECK(found->finished);
+		if (!CHECK(found->finished))
+			apart_show(&apart);
 		CHECK_EQ(found->check, 0);
 		CHECK_EQ(found->wrong, 0);
 		for (unsigned i = 0; i < FINDERS; i++)

@@ -306,6 +306,8 @@ TEST_ROWS(store_rules, are_checked, "PT3", 0, count_rules, name_rule)
 		b->rule = &rules[test_row()];
 		b->va = a.va;
 		apart_run(&apart, break_rule, b);
+		if (!CHECK(apart_came_back(&apart)))
+			apart_show(&apart);
 		CHECK_EQ(b->split, 0);
 		CHECK_EQ(b->collapsed, 0);
 		CHECK(b->broken > 0);

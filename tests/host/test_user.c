@@ -783,7 +783,8 @@ TEST_ID(user, a_dead_cpu_costs_its_frames, "TL1")
 	out = apart_shared(sizeof(*out));
 	REQUIRE(out);
 	apart_run(&apart, change_with_a_deaf_cpu, out);
-	CHECK(out->finished);
+	if (!CHECK(out->finished))
+		apart_show(&apart);
 	CHECK(!out->online);
 	CHECK(out->quarantined);
 	CHECK(out->frames_quarantined > 0);

@@ -221,9 +221,7 @@ static bool write_through_alias(struct page *page)
 
 	for (u64 i = 0; words && i < PAGE_SIZE / sizeof(u64); i += 8)
 		words[i] = i;		/* one word of each cache line */
-	if (alias)
-		vunmap(alias);
-	return words;
+	return words && !vunmap(alias);
 }
 
 bool lab_alias(struct lab_run *run, u32 n)

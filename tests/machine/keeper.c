@@ -136,7 +136,7 @@ static void settle(struct hits *sum)
 	CHECK_EQ(account_charged(&m.account), 0);
 }
 
-/* Since then; failures of all causes are added up in the first. */
+/* What the figures have gone up by. */
 static struct nolock_stats stats_since(const struct nolock_stats *then)
 {
 	struct nolock_stats now;
@@ -146,6 +146,7 @@ static struct nolock_stats stats_since(const struct nolock_stats *then)
 	now.served -= then->served;
 	now.from_reserve -= then->from_reserve;
 	now.frees -= then->frees;
+	now.to_reserve -= then->to_reserve;
 	now.deferred -= then->deferred;
 	for (unsigned why = 0; why < NOLOCK_FAILURES; why++)
 		now.failed[why] -= then->failed[why];
@@ -173,6 +174,7 @@ static void check(const char *how, u64 wanted, bool aimed, const struct nolock_s
 	CHECK(sum.locked * 10 >= nmis);
 	CHECK(sum.singles > 0);
 	CHECK(sum.singles_had * 10 >= sum.singles * 9);
+	CHECK(sum.early > 0 && sum.early % LARGE == 0);
 	CHECK_EQ(sum.torn, 0);
 	CHECK_EQ(m.wrong, 0);
 	CHECK_EQ(sum.early + sum.had, sum.freed);

@@ -124,10 +124,11 @@ const char *storm_aimed(const struct storm *storm)
 	old = begin(storm);
 	for (unsigned i = 1; i < nr; i++)
 		threads[i] = crew_start(ids[i], "churn", be_hit, NULL);
-	while (load_acquire(&s.prepared) < nr - 1) {
+	for (u64 spins = 0; load_acquire(&s.prepared) < nr - 1 && spins < SPINS_MAX; spins++) {
 		arch_relax();
 		thread_yield();
 	}
+	CHECK_EQ(load_acquire(&s.prepared), nr - 1);
 	store_release(&s.begun, true);
 	send(ids + 1, nr - 1);
 	crew_join(threads + 1, nr - 1);
