@@ -241,9 +241,9 @@ TEST_ID(unmapped, one_leaf_per_gigabyte, "UM2 UM3")
 
 	if (arch_mm.max_leaf < PT_1G)
 		SKIP("no 1G leaves");
-	probe = alloc_pages(ORDER_1G, 0);
+	probe = alloc_pages_node((int)buddy_this_node(), ORDER_1G, ALLOC_THIS_NODE);
 	if (!probe)
-		SKIP("no gigabyte is free");
+		SKIP("no gigabyte of this node is free");
 	free_pages(probe, ORDER_1G);
 	ground_begin(&g, UNMAPPED_1G);
 	for (u64 i = 0; i < 5000; i++)

@@ -5,6 +5,7 @@
  */
 #include "kernel/base/log.h"
 #include "mm/buddy.h"
+#include "mm/pgtable.h"
 #include "mm/unmapped_internal.h"
 #include "tests/test.h"
 
@@ -285,6 +286,7 @@ static u64 free_of_node(unsigned nid)
 {
 	struct buddy_stats stats;
 
+	pt_settle(&kernel_space);	/* else a table may go at any time */
 	buddy_drain();
 	buddy_read_node_stats(nid, &stats);
 	return stats.free;

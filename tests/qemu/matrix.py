@@ -67,13 +67,14 @@ ROWS = [
     # Sizes, with and without 1G leaves. 512 MiB on q35 has none anyway.
     Row("4g", memory="4G", append="lab=full", expect=WITH_1G),
     Row("4g-no1g", memory="4G", cpu=NO_1G, append="lab=off", expect=WITHOUT_1G),
-    Row("512m", memory="512M", sample=MAPPINGS, expect=WITHOUT_1G),
+    Row("512m", memory="512M", append="lab=off", sample=MAPPINGS, expect=WITHOUT_1G),
+    Row("512m-lab", memory="512M", append="suite=lab*", expect=WITHOUT_1G, soak_only=True),
     Row("512m-no1g", memory="512M", cpu=NO_1G, append="lab=off", expect=WITHOUT_1G, sample="directmap,set_memory,image,unmapped"),
     Row("12g", memory="12G", append="lab=off", expect=WITH_1G, sample="directmap,set_memory,random,bootmem,buddy,image,unmapped"),
     Row("12g-no1g", memory="12G", cpu=NO_1G, expect=WITHOUT_1G, soak_only=True),
 
     # Builds, and other machines. qemu64 lacks SMEP, SMAP, UMIP and 1G pages.
-    Row("debug", variant="debug", memory="3G", append="lab=off", expect=WITH_1G),
+    Row("debug", variant="debug", memory="2G", append="lab=off", expect=WITH_1G),
     Row("clang", variant="clang", append="lab=off", extra=["-vga", "std"], expect=WITH_1G),
     Row("clang-debug", variant="clang-debug", append="bbm=on", soak_only=True),
     Row("bare", cpu="max,-nx,-pge,-pat,-mtrr,-pdpe1gb,-smep,-smap,-umip", append="lab=off", expect=WITHOUT_1G),
