@@ -1032,10 +1032,14 @@ static void flush_before_retry(struct pt_space *space, struct tlb_batch *batch)
 	arch_relax();
 }
 
+/* What a CPU that was given up has begun, a user table between clear and leaf, it never ends. Others need no such time. */
+#define LOST_RETRIES 1000u
+
 int pt_run(struct pt_space *space, const struct pt_protocol *protocol, void *arg, struct tlb_batch *batch)
 {
 	struct pt_pool pool = PT_POOL_INIT;
 	struct pt_plan plan;
+	unsigned retries = 0;
 	int rc;
 
 	for (;;) {
@@ -1055,7 +1059,7 @@ int pt_run(struct pt_space *space, const struct pt_protocol *protocol, void *arg
 		if (rc)
 			flush_before_retry(space, batch);
 		/* A CPU that never answers never forgets what this waits for. */
-		if (unlikely(rc && batch->dead)) {
+		if (unlikely(rc && (batch->dead || (++retries > LOST_RETRIES && tlb_lost(space))))) {
 			rc = -EIO;
 			break;
 		}

@@ -791,3 +791,34 @@ TEST_ID(user, a_dead_cpu_costs_its_frames, "TL1")
 	CHECK_EQ(out->freed, 0);
 	apart_unshare(out, sizeof(*out));
 }
+
+/* What a CPU had begun when it was given up: a table that is neither there nor gone. */
+static int change_what_is_never_finished(void *arg)
+{
+	struct tlb_batch b;
+	struct pt_slot s;
+	int rc;
+
+	(void)arg;
+	if (!set_up(host.nr_cpus))
+		return 1;
+	change(PT_OP_MAP, range_len(VA, PAGE_SIZE), frame_pa(0), RW, 0);
+	spin_lock(&space.lock);
+	s = pt_walk(&space, VA, PT_2M);
+	*(volatile u64 *)s.pte = s.value.raw & ~(u64)PTE_P;
+	spin_unlock(&space.lock);
+	cpumask_clear(&host.online, user());
+	tlb_batch_init(&b, &space);
+	rc = change_in(&b, PT_OP_PROTECT, range_len(VA, PAGE_SIZE), 0, 0, PTE_W);
+	return rc == -EIO ? 0 : 2;
+}
+
+TEST_ID(user, what_a_dead_cpu_had_begun_is_an_error, "PT4 TL1")
+{
+	struct apart apart = { .aloud = true };
+
+	NEED_CPUS(2);
+	REQUIRE(apart_run(&apart, change_what_is_never_finished, NULL));
+	if (!CHECK(apart_came_back(&apart)))
+		apart_show(&apart);
+}
