@@ -679,6 +679,7 @@ static void random_users(struct rng *rng)
 	}
 }
 
+/* A CPU that is about to enter, no longer lazy and not yet up to date, is in the kernel with its interrupts off: it writes nothing. */
 static void write_if_not_lazy(void *arg)
 {
 	u32 cpu = (u32)rng_below(&mutator.rng, host.nr_cpus);
@@ -686,6 +687,8 @@ static void write_if_not_lazy(void *arg)
 
 	(void)arg;
 	if (rng_below(&mutator.rng, 4) || host_root(cpu) != space.root.raw || cpumask_has(&space.lazy, cpu))
+		return;
+	if (cpu == host_cpu() && !arch_irqs_enabled())
 		return;
 	if (sim_access(cpu, VA + i * PAGE_SIZE, SIM_WRITE | SIM_USER).fault == SIM_OK) {
 		mutator.written[i] = true;
