@@ -816,6 +816,7 @@ static void add_node_stats(struct buddy_stats *out, unsigned nid)
 	struct node *n = &nodes[nid];
 	u64 cached = cached_frames(nid);
 
+	out->deferred_now += deferred_now(&n->deferred);	/* before the lock is taken, which has them taken in */
 	node_lock(n);
 	if (deferred_any(&n->deferred))
 		node_undefer(n);
@@ -824,7 +825,6 @@ static void add_node_stats(struct buddy_stats *out, unsigned nid)
 	out->frees += n->frees;
 	out->fails += n->fails;
 	out->deferred += load_relaxed(&n->deferred.pushed);
-	out->deferred_now += deferred_now(&n->deferred);
 	out->deferred_most = MAX(out->deferred_most, n->deferred.most);
 	for (unsigned order = 0; order <= ORDER_MAX; order++) {
 		out->blocks[order] += n->lists[KIND_PLAIN].nr[order] + n->lists[KIND_STEERED].nr[order];

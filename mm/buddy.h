@@ -222,7 +222,7 @@ struct buddy_stats {
 	u64 bad_frees;
 	u64 steered;			/* free frames in blocks that are kept for ALLOC_UNMAPS */
 	u64 deferred;			/* frees that went to a deferred list */
-	u64 deferred_now;		/* of these: still there */
+	u64 deferred_now;		/* of these: still there when it was asked; the answer takes them in */
 	u64 deferred_most;		/* most that were taken from one at once */
 };
 

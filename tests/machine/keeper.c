@@ -171,7 +171,8 @@ static void check(const char *how, u64 wanted, bool aimed, const struct nolock_s
 		  (unsigned long long)stats.failed[NOLOCK_LOCK], (unsigned long long)stats.failed[NOLOCK_EMPTY],
 		  (unsigned long long)m.rounds);
 	CHECK(nmis >= wanted);
-	CHECK(sum.locked * 10 >= nmis);
+	/* Those of a clock come when they come. */
+	CHECK(aimed ? sum.locked * 10 >= nmis : sum.locked > 0);
 	CHECK(sum.singles > 0);
 	CHECK(sum.singles_had * 10 >= sum.singles * 9);
 	CHECK(sum.early > 0 && sum.early % LARGE == 0);

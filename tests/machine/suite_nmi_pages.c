@@ -16,22 +16,28 @@
 #include "tests/test.h"
 
 #define SINGLES 200u
+#define KEPT 8u		/* blocks that a task has at a time */
 
-static u64 seed;
+static u64 seed, bad_frees;
 
 static u64 *first_word(const struct page *page)
 {
 	return page_to_virt(page);
 }
 
+/* Each frame of the block, so that whoever has one of them, too, is noticed. */
 static void mark(const struct page *page, u64 word)
 {
-	*first_word(page) = word;
+	for (u64 i = 0; i < BIT(page->order); i++)
+		*first_word(page + i) = word + i;
 }
 
 static bool is_marked(const struct page *page, u64 word)
 {
-	return *first_word(page) == word;
+	for (u64 i = 0; i < BIT(page->order); i++)
+		if (*first_word(page + i) != word + i)
+			return false;
+	return true;
 }
 
 static unsigned pick_order(struct rng *rng)
@@ -74,9 +80,39 @@ static void churn_singles(u64 round)
 	}
 }
 
+/* Any kind of request. */
+static struct page *request(struct rng *rng)
+{
+	unsigned order = (unsigned)rng_below(rng, rng_below(rng, 4) ? 4 : 10);
+	u64 kind = rng_below(rng, 10);
+
+	if (kind < 6)
+		return alloc_pages(order, 0);
+	if (kind < 8)
+		return alloc_pages(order, ALLOC_UNMAPS);
+	return alloc_pages_node((int)rng_below(rng, nr_nodes), order, 0);
+}
+
+/* A block goes, and another comes; now and then it is to go in a wrong order first. */
+static void churn_block(struct rng *rng, struct page **kept)
+{
+	if (*kept) {
+		if (!is_marked(*kept, (u64)kept))
+			keeper_wrong();
+		if (!rng_below(rng, 500)) {
+			free_pages(*kept, (*kept)->order + 1u);
+			fetch_add(&bad_frees, 1);
+		}
+		free_pages(*kept, (*kept)->order);
+	}
+	*kept = request(rng);
+	if (*kept)
+		mark(*kept, (u64)kept);
+}
+
 static void churn(void *arg)
 {
-	struct page *full = alloc_pages(ORDER_2M, 0);
+	struct page *full = alloc_pages(ORDER_2M, 0), *kept[KEPT] = { NULL };
 	struct rng rng = { seed + arch_this_cpu()->id };
 
 	(void)arg;
@@ -85,20 +121,22 @@ static void churn(void *arg)
 		return;
 	}
 	for (u64 round = 0; !storm_over(); round++) {
-		unsigned order = (unsigned)rng_below(&rng, 12), had;
-		struct page *page = alloc_pages(order, 0), *near;
+		struct page *near;
+		unsigned had;
 
+		churn_block(&rng, &kept[rng_below(&rng, KEPT)]);
 		for (unsigned i = 0; i < 20; i++) {
 			near = alloc_pages_upto(0, 0, page_to_pfn(full), &had);
 			if (near)
 				free_pages(near, had);
 		}
-		if (page)
-			free_pages(page, order);
 		if (round % 4 == 0)
 			churn_singles(round);
 		keeper_round();
 	}
+	for (unsigned i = 0; i < KEPT; i++)
+		if (kept[i])
+			free_pages(kept[i], kept[i]->order);
 	free_pages(full, ORDER_2M);
 }
 
@@ -136,18 +174,19 @@ static const struct keeper keeper = {
 
 static void run(storm_fn how, const char *without)
 {
-	struct buddy_stats stats;
+	struct buddy_stats before, stats;
 	bool ran;
-	u64 free;
 
 	/* Filling blocks of up to 8 MiB takes so long that NMIs by the clock would hardly ever find a lock held. */
 	buddy_watch(BUDDY_POISON, false);
 	seed = test_rng().state;
-	free = buddy_free_frames();
+	bad_frees = 0;
+	buddy_read_stats(&before);
 	ran = keeper_run(&keeper, how);
 	buddy_read_stats(&stats);
 	CHECK_EQ(stats.deferred_now, 0);
-	CHECK_EQ(stats.free, free);
+	CHECK_EQ(stats.free, before.free);
+	CHECK_EQ(stats.bad_frees - before.bad_frees, bad_frees);
 	if (!ran)
 		SKIP("%s", without);
 	test_note("most_deferred=%llu", (unsigned long long)stats.deferred_most);

@@ -74,7 +74,7 @@ ROWS = [
     Row("12g-no1g", memory="12G", cpu=NO_1G, expect=WITHOUT_1G, soak_only=True),
 
     # Builds, and other machines. qemu64 lacks SMEP, SMAP, UMIP and 1G pages.
-    Row("debug", variant="debug", memory="2G", append="lab=off", expect=WITH_1G),
+    Row("debug", variant="debug", memory="2G", append="lab=off", expect={"direct_map_2m": some}),
     Row("clang", variant="clang", append="lab=off", extra=["-vga", "std"], expect=WITH_1G),
     Row("clang-debug", variant="clang-debug", append="bbm=on", soak_only=True),
     Row("bare", cpu="max,-nx,-pge,-pat,-mtrr,-pdpe1gb,-smep,-smap,-umip", append="lab=off", expect=WITHOUT_1G),
@@ -106,6 +106,8 @@ ROWS = [
     Row("4cpu-clang-debug", variant="clang-debug", cpus=4, append="lab=off bbm=on", expect=SHOT, soak_only=True),
     # The full counts of what needs all CPUs: hours on two cores.
     Row("4cpu-soak", cpus=4, append="lab=off soak=on suite=tlb*,smp,thread,log", soak_only=True, seconds=10800, expect=SHOT),
+    Row("2cpu-soak-storm", cpus=2, memory="2G", append="lab=off soak=on suite=nmi_*", soak_only=True, seconds=14400),
+    Row("8cpu-soak-storm", cpus=8, memory="2G", append="lab=off soak=on suite=nmi_*", soak_only=True, seconds=14400),
     Row("4cpu-soak-storm", cpus=4, memory="2G", append="lab=off soak=on suite=nmi_*", soak_only=True, seconds=14400),
     Row("4cpu-soak-concurrent", cpus=4, append="lab=off soak=on suite=concurrent", soak_only=True, seconds=21600, expect=SHOT),
     Row("2cpu-lab", cpus=2, memory="1G", append="suite=lab_cpus", expect=SHOT, soak_only=True),
