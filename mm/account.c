@@ -19,6 +19,7 @@
 #include "kernel/base/local_trylock.h"
 #include "kernel/base/log.h"
 #include "kernel/base/panic.h"
+#include "kernel/base/spinlock.h"
 #include "mm/plant.h"
 
 struct account_stock {
@@ -31,6 +32,9 @@ struct account_stock {
 static struct account_stock stocks[MAX_CPUS];
 static u32 calling;			/* 1: somebody calls stocks back */
 u64 account_bad_uncharges;
+
+static spinlock_t open_lock = SPINLOCK_INIT_CLASS(LOCK_ACCOUNT);
+static struct account *last_opened;	/* the list of those that are open; for account_check() alone */
 
 /* ---- The tree ---- */
 
@@ -290,6 +294,44 @@ u64 account_charged(const struct account *account)
 
 /* ---- Accounts ---- */
 
+static void list_add(struct account *account)
+{
+	spin_lock(&open_lock);
+	account->next = last_opened;
+	last_opened = account;
+	spin_unlock(&open_lock);
+}
+
+/* What was opened last is closed first, as a rule. */
+static void list_remove(const struct account *account)
+{
+	struct account **link = &last_opened;
+
+	spin_lock(&open_lock);
+	while (*link && *link != account)
+		link = &(*link)->next;
+	if (*link)
+		*link = account->next;
+	spin_unlock(&open_lock);
+}
+
+struct account *account_next(const struct account *account)
+{
+	return account ? account->next : last_opened;
+}
+
+bool account_forget_since(struct account *last)
+{
+	if (last_opened == last)
+		return false;
+	last_opened = last;
+	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
+		store_relaxed(&stocks[cpu].frames, 0);
+		store_relaxed(&stocks[cpu].account, NULL);
+	}
+	return true;
+}
+
 int account_open(struct account *account, const char *name, struct account *parent, u64 limit)
 {
 	if (parent && parent->depth == ACCOUNT_DEPTH_MAX)
@@ -300,6 +342,7 @@ int account_open(struct account *account, const char *name, struct account *pare
 	};
 	if (parent)
 		fetch_add(&parent->children, 1);
+	list_add(account);
 	return 0;
 }
 
@@ -312,6 +355,7 @@ int account_close(struct account *account)
 	if (account->parent)
 		fetch_add(&account->parent->children, -1u);
 	account->parent = NULL;
+	list_remove(account);
 	return 0;
 }
 

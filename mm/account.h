@@ -33,6 +33,8 @@ struct account {
 	u64 refused;		/* charges that this limit refused */
 	u32 children;
 	u32 depth;		/* 1: topmost */
+	struct account *next;	/* opened before it, and still open */
+	u64 found;		/* scratch of account_check() */
 };
 
 /*
@@ -74,6 +76,26 @@ int account_set_limit(struct account *account, u64 limit) __must_check;
 
 /* Frames that are charged to it and below it, stock left out. Exact as long as nobody charges. No account is closed meanwhile. Any context. */
 u64 account_charged(const struct account *account);
+
+/*
+ * All that are open, the last opened first: NULL begins and ends. Quiescent points (no account is opened or closed meanwhile).
+ */
+struct account *account_next(const struct account *account);
+
+/*
+ * Forget those that were opened after `last`, which was the last one then (account_next(NULL); NULL: all), without looking at their memory,
+ * which may be something else by now, and drop all stock. Whether there were any. For the test runner, behind a test that did not
+ * close its own. Quiescent points.
+ */
+bool account_forget_since(struct account *last);
+
+/*
+ * What each open account is charged compared with the frames in use of it and of those below it, found by looking at all frames; and no
+ * frame is charged to an account that is not open. Each difference is named in the log; returns how many. Whoever charges by
+ * hand and has no frames for it (account_charge()) is a difference. Quiescent points (no CPU charges, allocates or frees
+ * meanwhile). Task context.
+ */
+unsigned account_check(void);
 
 /*
  * Call back the stock of every CPU. Needed by nobody but those who want `usage` without it. Task context, no spinlock held,

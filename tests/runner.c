@@ -14,6 +14,7 @@
 #include "kernel/base/fmt.h"
 #include "kernel/base/log.h"
 #include "kernel/base/string.h"
+#include "mm/account.h"
 #include "mm/buddy.h"
 #include "mm/directmap.h"
 #include "mm/execmem.h"
@@ -390,6 +391,9 @@ static void check_machine(void)
 	faults = kmalloc_check();
 	if (faults)
 		note_failure("kmalloc_check: %u faults", faults);
+	faults = account_check();
+	if (faults)
+		note_failure("account_check: %u differences between charges and frames in use", faults);
 	if (audit.windows != windows_at_start)
 		note_failure("pt_audit: %llu pages mapped in registered windows, %llu at the start",
 			     (unsigned long long)audit.windows, (unsigned long long)windows_at_start);
@@ -423,6 +427,7 @@ static void run_case(struct running *r)
 {
 	bool checks = pt_checks, poison = buddy_watched() & BUDDY_POISON;
 	u64 poison_hits = buddy_poison_hits;
+	struct account *last_account = account_next(NULL);
 	struct ground before;
 
 	announce(r);
@@ -440,6 +445,8 @@ static void run_case(struct running *r)
 	if (test_after)
 		test_after();
 	compare_ground(&before);
+	if (account_forget_since(last_account))
+		note_failure("accounts were left open");
 	check_machine();
 	check_poison(poison_hits);
 }

@@ -5,6 +5,8 @@
 #include "kernel/base/bits.h"
 #include "kernel/base/errno.h"
 #include "kernel/base/log.h"
+#include "mm/slab.h"
+#include "mm/unmapped.h"
 #include "tests/test.h"
 
 #define NODES 9u	/* accounts of the random tree */
@@ -181,6 +183,75 @@ TEST_ID(account, pages_bring_their_charge_back, "PA5")
 	CHECK_EQ(account_close(&a), 0);
 }
 
+/* A charge is compared with frames that say whose they are: of pages, of slabs, of the unmapped cache. */
+TEST_ID(account, charges_equal_frames_in_use, "PA5")
+{
+	struct slab_cache cache = { .name = "test", .size = 1024, .partial = UINT32_MAX };
+	struct page *pages[2], *unmapped[2];
+	struct account top, below;
+	void *object;
+
+	open_or_fail(&top, NULL, 1000);
+	open_or_fail(&below, &top, 1000);
+	cache.account = &below;
+	for (unsigned i = 0; i < 2; i++) {
+		pages[i] = alloc_pages_account(4 * i, 0, i ? &below : &top);
+		unmapped[i] = unmapped_pages_alloc(3 * i, 0, NODE_ANY, i ? &top : &below);
+	}
+	object = slab_alloc(&cache);
+	CHECK(pages[0] && pages[1] && unmapped[0] && unmapped[1] && object);
+	if (unmapped[1])
+		page_set_class(page_to_pfn(unmapped[1]), 8, PAGE_USER);
+	CHECK_EQ(account_check(), 0);
+	CHECK_EQ(below.found, 16 + 1 + 1);
+	CHECK_EQ(top.found, 16 + 1 + 1 + 1 + 8);
+	CHECK_EQ(account_charged(&top), top.found);
+	slab_free(&cache, object);
+	CHECK_EQ(account_check(), 0);
+	CHECK_EQ(below.found, 16 + 1);
+	for (unsigned i = 0; i < 2; i++) {
+		if (pages[i])
+			free_pages(pages[i], 4 * i);
+		if (unmapped[i])
+			unmapped_pages_free(unmapped[i], 3 * i);
+	}
+	CHECK_EQ(account_check(), 0);
+	CHECK_EQ(top.found, 0);
+	CHECK_EQ(account_close(&below), 0);
+	CHECK_EQ(account_close(&top), 0);
+}
+
+/* The check is not blind: a charge without a frame, a frame whose charge is gone, a frame of an account that is not open. */
+TEST_ID(account, a_charge_without_frames_is_seen, "PA5")
+{
+	u64 warnings = log_warnings;
+	struct account top, below, closed;
+	struct page *page;
+
+	open_or_fail(&top, NULL, 1000);
+	open_or_fail(&below, &top, 1000);
+	CHECK_EQ(account_check(), 0);
+	CHECK_EQ(account_charge(&below, 3), 0);
+	CHECK_EQ(account_check(), 2);		/* it, and the one above it */
+	account_uncharge(&below, 3);
+	CHECK_EQ(account_check(), 0);
+	page = alloc_pages_account(2, 0, &top);
+	REQUIRE(page != NULL);
+	CHECK_EQ(account_check(), 0);
+	account_uncharge(&top, 1);
+	CHECK_EQ(account_check(), 1);
+	CHECK_EQ(account_charge(&top, 1), 0);
+	page->account = (u64)&closed;
+	CHECK_EQ(account_check(), 2);		/* whose frames these are, and whose they are not */
+	page->account = (u64)&top;
+	free_pages(page, 2);
+	CHECK_EQ(account_check(), 0);
+	CHECK_EQ(log_warnings, warnings + 2 + 1 + 2);
+	log_warnings = warnings;
+	CHECK_EQ(account_close(&below), 0);
+	CHECK_EQ(account_close(&top), 0);
+}
+
 /* The allocation fails behind the charge: nothing is charged. */
 TEST_ID(account, failed_allocation_leaves_no_charge, "PA5 PA8")
 {
@@ -275,6 +346,8 @@ TEST_ID(account, random_operations_match_the_sums, "PA5")
 		wrong += random_step(&rng);
 		if (i % 64 == 0)
 			wrong += compare_sums();
+		if (i % 2048 == 0)
+			wrong += account_check();
 	}
 	CHECK_EQ(wrong, 0);
 	for (unsigned i = 0; i < NODES; i++)
@@ -288,6 +361,7 @@ TEST_ID(account, random_operations_match_the_sums, "PA5")
 			held[i].page = NULL;
 		}
 	CHECK_EQ(compare_sums(), 0);
+	CHECK_EQ(account_check(), 0);
 	CHECK_EQ(settled(&tree[0]), 0);
 	for (unsigned i = NODES; i-- > 0;)
 		CHECK_EQ(account_close(&tree[i]), 0);

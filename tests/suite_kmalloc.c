@@ -290,6 +290,7 @@ TEST_ID(kmalloc, slabs_are_charged_to_the_caches_account, "PA4 PA5")
 	CHECK(!slab_alloc_nolock(&cache));
 	CHECK_EQ(account_charged(&a), 2);
 	CHECK_EQ(a.refused, 2);
+	CHECK_EQ(account_check(), 0);
 	for (unsigned i = 0; i < 8; i++)
 		slab_free_nolock(&cache, p[i]);
 	CHECK_EQ(account_charged(&a), 0);

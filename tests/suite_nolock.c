@@ -268,6 +268,7 @@ TEST_ID(nolock, accounts_are_charged, "PA2 PA5")
 	CHECK_EQ(now.failed[NOLOCK_LIMIT] - before.failed[NOLOCK_LIMIT], 2);
 	CHECK_EQ(now.served - before.served, 2);
 	CHECK_EQ(top.refused, 2);
+	CHECK_EQ(account_check(), 0);
 	CHECK_EQ(buddy_free_frames(), free - 5);
 	free_pages_nolock(four, 2);
 	CHECK_EQ(account_charged(&top), 1);

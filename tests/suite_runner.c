@@ -6,6 +6,7 @@
 #include "kernel/base/fmt.h"
 #include "kernel/base/log.h"
 #include "kernel/base/string.h"
+#include "mm/account.h"
 #include "mm/buddy.h"
 #include "mm/directmap.h"
 #include "mm/execmem_internal.h"
@@ -291,6 +292,35 @@ TEST_ID(runner, damaged_table_fails_the_test, "PT6")
 	root->breaks--;
 	CHECK(said("a.passes: pt_check:"));
 	CHECK_EQ(run_planted(planted, 1, NULL, NULL), 0);
+}
+
+static void planted_open_account(void)
+{
+	static struct account left;
+
+	CHECK_EQ(account_open(&left, "left", NULL, 10), 0);
+}
+
+/* A charge that no frame stands for, made before the case runs; and an account that a case does not close, which is then forgotten. */
+TEST_ID(runner, accounts_that_do_not_add_up_fail_the_test, "PA5")
+{
+	static const struct test_case passes[] = { PLANTED_CASE("a", "passes", 1, planted_pass) };
+	static const struct test_case leaves[] = { PLANTED_CASE("a", "leaves", 1, planted_open_account) };
+	u64 warnings = log_warnings;
+	struct account a;
+
+	CHECK_EQ(account_open(&a, "runner", NULL, 100), 0);
+	CHECK_EQ(account_charge(&a, 3), 0);
+	CHECK_EQ(run_planted(passes, 1, NULL, NULL), 1);
+	CHECK(said("a.passes: account_check: 1 differences"));
+	account_uncharge(&a, 3);
+	CHECK_EQ(run_planted(passes, 1, NULL, NULL), 0);
+	account_drain();
+	CHECK_EQ(run_planted(leaves, 1, NULL, NULL), 1);
+	CHECK(said("a.leaves: accounts were left open"));
+	CHECK(account_next(NULL) == &a);
+	CHECK_EQ(account_close(&a), 0);
+	log_warnings = warnings;
 }
 
 /* A window that stays open is no violation to the audit; the runner wants as many as there were at the start. */

@@ -806,6 +806,7 @@ TEST_ID(unmapped, accounts_are_charged, "UM1 PA5")
 		REQUIRE(pages[4] != NULL);
 		unmapped_pages_free(pages[3], 2);			/* another order */
 		CHECK_EQ(account_charged(&top), 15);
+		CHECK_EQ(account_check(), 0);
 		for (unsigned order = 0; order < 4; order++)
 			unmapped_pages_free(pages[order], order);
 		unmapped_pages_free(pages[4], 0);

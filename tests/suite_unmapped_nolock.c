@@ -253,6 +253,7 @@ TEST_ID(unmapped_nolock, accounts_are_charged, "PA2 PA5")
 	lock_all();
 	CHECK(!unmapped_pages_alloc_nolock(1, 0, -1, &a));	/* charged, and taken back */
 	CHECK_EQ(account_charged(&a), 4);
+	CHECK_EQ(account_check(), 0);
 	unmapped_pages_free_nolock(page, 2);
 	CHECK_EQ(account_charged(&a), 0);			/* though it waits */
 	unlock_all();

@@ -12,7 +12,7 @@
  *
  * TEST_ID(pgtable, x, "PT3 PT4") names the requirements of SPEC it proves. The same suite_*.c run in QEMU and, where they touch
  * nothing but mm/, hosted. After each test the runner checks: free frames as before (with per-CPU lists drained),
- * the direct map's leaves and tables as before, pt_check() and pt_audit() clean, no free frame found that somebody wrote to. A test
+ * the direct map's leaves and tables as before, pt_check() and pt_audit() clean, accounts charged what is in use of them and closed, no free frame found that somebody wrote to. A test
  * that looks at what free frames hold switches BUDDY_POISON off; the runner sees to it that the next one finds it as before.
  * A test that ends without a single check fails: it proves nothing.
  *

@@ -394,6 +394,7 @@ static int page_charged(void)
 	s.p = unmapped_pages_alloc(3, 0, 0, &account);
 	if (!s.p)
 		CHECK_EQ(account_charged(&account), 0);
+	CHECK_EQ(account_check(), 0);
 	return s.p ? 0 : -ENOMEM;
 }
 

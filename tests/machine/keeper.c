@@ -117,6 +117,7 @@ static void settle(struct hits *sum)
 		for (unsigned slot = 0; slot < HELD; slot++)
 			held += m.of[cpu].held[slot] ? BIT(m.of[cpu].order[slot]) : 0;
 	CHECK_EQ(account_charged(&m.account), held);
+	CHECK_EQ(account_check(), 0);
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++) {
 		struct hits *h = &m.of[cpu];
 
@@ -134,6 +135,7 @@ static void settle(struct hits *sum)
 	}
 	CHECK_EQ(m.keeper->deferred_now(), 0);
 	CHECK_EQ(account_charged(&m.account), 0);
+	CHECK_EQ(account_check(), 0);
 }
 
 /* What the figures have gone up by. */
