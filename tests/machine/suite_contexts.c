@@ -53,6 +53,15 @@ static bool try_alloc_pages(void)
 	return pages_freed(alloc_pages(0, ALLOC_ZERO), 0) && pages_freed(alloc_pages(7, 0), 7);
 }
 
+static bool try_alloc_page(void)
+{
+	struct page *page = alloc_page(0);
+
+	if (page)
+		free_page(page);
+	return page != NULL;
+}
+
 static bool try_alloc_pages_reclaim(void)
 {
 	return pages_freed(alloc_pages(2, ALLOC_MAY_RECLAIM), 2);
@@ -67,6 +76,14 @@ static bool try_alloc_pages_upto(void)
 {
 	unsigned order;
 	struct page *page = alloc_pages_upto(0, 3, 0, &order);
+
+	return pages_freed(page, page ? order : 0);
+}
+
+static bool try_alloc_pages_upto_node(void)
+{
+	unsigned order;
+	struct page *page = alloc_pages_upto_node(buddy_this_node(), 0, 3, 0, &order);
 
 	return pages_freed(page, page ? order : 0);
 }
@@ -163,6 +180,11 @@ static bool try_account_open(void)
 	return !account_open(&below, "below", &account, 10) && !account_set_limit(&below, 5) && !account_close(&below);
 }
 
+static bool try_depot_reserve(void)
+{
+	return depot_reserve(&depot, 1);
+}
+
 /* Mostly a look-up; the first times storage. */
 static bool try_depot_put(void)
 {
@@ -205,6 +227,25 @@ static bool try_vmalloc(void)
 
 	vfree(p);
 	return p != NULL;
+}
+
+static bool try_vmap(void)
+{
+	struct page *page = alloc_page(0);
+	void *p = page ? vmap(&page, 1, 0) : NULL;
+	bool gone = p && !vunmap(p);
+
+	return pages_freed(page, 0) && gone;
+}
+
+static bool try_ioremap(void)
+{
+	struct page *page = alloc_page(0);
+	void *p = page ? ioremap(page_to_phys(page).raw, PAGE_SIZE, IOREMAP_WB | IOREMAP_RO) : NULL;
+
+	if (p)
+		iounmap(p);
+	return pages_freed(page, 0) && p;
 }
 
 static bool try_execmem(void)
@@ -254,9 +295,11 @@ static const struct function {
 	unsigned where;
 } functions[] = {
 	{ "alloc_pages", try_alloc_pages, LOCKS_ONLY },
+	{ "alloc_page", try_alloc_page, LOCKS_ONLY },
 	{ "alloc_pages(ALLOC_MAY_RECLAIM)", try_alloc_pages_reclaim, IN_TASK },
 	{ "alloc_pages_node", try_alloc_pages_node, LOCKS_ONLY },
 	{ "alloc_pages_upto", try_alloc_pages_upto, LOCKS_ONLY },
+	{ "alloc_pages_upto_node", try_alloc_pages_upto_node, LOCKS_ONLY },
 	{ "alloc_pages_bulk", try_alloc_pages_bulk, LOCKS_ONLY },
 	{ "alloc_pages_account", try_alloc_pages_account, LOCKS_ONLY },
 	{ "alloc_pages_nolock", try_alloc_pages_nolock, ANYWHERE },
@@ -268,11 +311,14 @@ static const struct function {
 	{ "account_charge", try_account_charge, ANYWHERE },
 	{ "account_charge_nolock", try_account_charge_nolock, ANYWHERE },
 	{ "account_open", try_account_open, IN_TASK },
+	{ "depot_reserve", try_depot_reserve, ANYWHERE },
 	{ "depot_put", try_depot_put, ANYWHERE },
 	{ "unmapped_pages_alloc", try_unmapped, IN_TASK },
 	{ "unmapped_pages_alloc_nolock", try_unmapped_nolock, ANYWHERE },
 	{ "get_vm_area", try_get_vm_area, LOCKS_ONLY },
 	{ "vmalloc", try_vmalloc, IN_TASK },
+	{ "vmap", try_vmap, IN_TASK },
+	{ "ioremap", try_ioremap, IN_TASK },
 	{ "execmem_alloc", try_execmem, IN_TASK },
 	{ "dma_buffer_alloc", try_dma_buffer, IN_TASK },
 	{ "guest_memory_take", try_guest_memory, IN_TASK },
