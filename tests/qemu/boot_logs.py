@@ -11,6 +11,7 @@ import mmap
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -30,7 +31,10 @@ PLACES = [mib << 20 for mib in (32, 64, 128, 256, 512, 768)]    # boot/logs.c
 MAGIC = b"TANGLOG1"
 HEADER, CHUNK_TEXT = 24, 4096 + 24      # kernel/base/log_ring.h
 PLAIN = "suite=fmt lab=off"
-LONGER = "suite=fmt,random lab=off"      # a second or more, so that the screen can be looked at meanwhile
+LONGER = "suite=random,fmt,runner lab=off"       # seconds, in this order: the screen is looked at meanwhile
+PROGRESS = re.compile(r" test (\d+) of (\d+), 0 failed, (?:(\d+) min )?(\d+) s gone(?:, about (\d+ (?:s|min)) left)?"
+                      r" \| (?:fmt|random|runner)\.[a-z0-9_.-]+")       # tests/machine/progress.c
+SURE = 5.0      # seconds and tests before that says a time left
 IN = r"loader: the log of the run before is in \\tangram\\logs\\{}: "
 LOST = "loader: the log of the run before is lost: "
 TIMEOUT = 600.0
@@ -141,6 +145,12 @@ class Desk:
                 return picture
             time.sleep(0.3)
 
+    def stand(self, seconds):
+        """Time goes on, the machine does not."""
+        self.machine.process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self.machine.process.send_signal(signal.SIGCONT)
+
     def ring(self, memory):
         places = [place for place in PLACES if memory[place:place + len(MAGIC)] == MAGIC]
         if len(places) != 1:
@@ -171,8 +181,11 @@ class OneDesk(unittest.TestCase):
     @classmethod
     def story(cls, disk, desk):
         # 1: a run that passes.
-        desk.expect(r"# Subtest: fmt\n")
+        desk.expect(r"# Subtest: random\n")
         cls.running = desk.screen(lambda s: s.status().startswith(" test"))
+        desk.expect(r"# Subtest: fmt\n")
+        desk.stand(SURE + 1)
+        cls.later = desk.screen(lambda s: re.search(", about .* left ", s.status()) and PROGRESS.fullmatch(s.status()))
         desk.expect(END)
         cls.passed = desk.screen(lambda s: s.large("PASS") and s.status().startswith(" the run has"))
         cls.first_serial = desk.text()
@@ -257,7 +270,18 @@ class OneDesk(unittest.TestCase):
         self.assertEqual(self.logs_after_off, ["0001.txt", "0002.txt", "0003.txt", "pending"])
 
     def test_screen_shows_how_far_it_is(self):
-        self.assertRegex(self.running.status(), r"^ test \d+ of \d+, 0 failed, .* \| (fmt|random)\.[a-z0-9_.-]+$")
+        """Which test of how many, and the time left as soon as that can be told: the mean so far for each that is to come."""
+        self.assertTrue(PROGRESS.fullmatch(self.running.status()), self.running.status())
+        status = self.later.status()
+        found = PROGRESS.fullmatch(status)
+        self.assertTrue(found, status)
+        number, planned, minutes, seconds = (int(found[i] or 0) for i in range(1, 5))
+        gone = minutes * 60 + seconds
+        self.assertEqual(planned, int(re.search(r"passed=(\d+)", self.first_serial.rpartition("# TANGRAM END")[2])[1]))
+        self.assertLessEqual(number, planned)
+        self.assertGreaterEqual(gone, SURE)
+        left = gone * (planned - number + 1) // (number - 1)
+        self.assertEqual(found[5], f"{(left // 10 + 1) * 10} s" if left < 60 else f"{(left + 59) // 60} min", status)
 
     def test_screen_holds_pass(self):
         red, green, blue = self.passed.large("PASS")
