@@ -16,6 +16,11 @@ QUICK = "suite=smp.all_*,smp.each_*,smp.alarm_*,smp.nmi_* lab=off"
 class Lost(Boot):
     """A CPU stops answering: the run fails, in time, and says which CPU and why."""
 
+    TIMEOUT_MS = 1500       # tests/machine/suite_deaf.c
+    # The wait ends with the timeout, the NMI takes up to 200 ms (arch/x86_64/ipi.c), and a busy host lets a virtual CPU stand for
+    # seconds. Less than the 10 s of ipi_timeout_ms that nobody changed: who waits for those is seen.
+    LATE_MS = 9000
+
     def assert_report_is_complete(self):
         for words in ("# ==== SUMMARY ====", "# counter nr_tlb_local_flush_all="):
             self.assert_says(words)
@@ -24,11 +29,12 @@ class Lost(Boot):
     def lose(self, test, plant, words):
         text = self.boot(f"suite=deaf.{test} lab=off plant={plant}", cpus=3)
         self.assert_code(qemu.FAIL)
-        self.assert_matches(rf"# warning: CPU 2 did not {words} of CPU 0 within 1500 ms: given up")
+        self.assert_matches(rf"# warning: CPU 2 did not {words} of CPU 0 within {self.TIMEOUT_MS} ms: given up")
         self.assert_says(f"# deaf.{test}: CPU 2 did not answer in time and was given up")
         self.assertFalse("not true:" in text, text[-2000:])     # all that the test itself checks holds
-        passed = self.assert_matches(r"timeout_ms=1500 passed_ms=(\d+)")
-        self.assertGreaterEqual(int(passed.group(1)), 1500)
+        passed = self.assert_matches(rf"timeout_ms={self.TIMEOUT_MS} passed_ms=(\d+)")
+        self.assertGreaterEqual(int(passed.group(1)), self.TIMEOUT_MS)
+        self.assertLess(int(passed.group(1)), self.LATE_MS)
         self.assert_report_is_complete()
 
     def test_deaf_to_a_shootdown(self):
