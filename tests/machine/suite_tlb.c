@@ -22,8 +22,8 @@
 #include "tests/machine/trial.h"
 #include "tests/test.h"
 
-#define ROUNDS_SAMPLED 48u
-#define ROUNDS_SOAK 10000u
+#define ROUNDS_SAMPLED 48u	/* of all CPUs together */
+#define ROUNDS_SOAK 10000u	/* of each */
 
 /* Where in the page what is: a word that tells the frames apart, one that is written to, and an instruction. */
 #define AT_NAME 0u
@@ -348,8 +348,9 @@ static void play_rounds(void *arg)
 
 TEST_ROWS(tlb, no_stale, "TL1 TL5", 0, count_rows, name_row)
 {
-	u32 ids[CREW_MAX], total = cmdline.soak ? ROUNDS_SOAK : ROUNDS_SAMPLED;
+	u32 ids[CREW_MAX];
 	unsigned nr = crew_cpus(ids);
+	u32 total = cmdline.soak ? ROUNDS_SOAK * nr : ROUNDS_SAMPLED;
 	struct rounds sum = { 0 };
 	struct scene s;
 
