@@ -113,6 +113,8 @@ static void settle(struct hits *sum)
 
 	*sum = (struct hits){ .locked = 0 };
 	CHECK_EQ(m.keeper->deferred_now(), 0);
+	if (m.keeper->check)
+		CHECK_EQ(m.keeper->check(), 0);
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
 		for (unsigned slot = 0; slot < HELD; slot++)
 			held += m.of[cpu].held[slot] ? BIT(m.of[cpu].order[slot]) : 0;

@@ -33,6 +33,7 @@ struct keeper {
 	u32 (*lock_holder)(void);		/* storm.h */
 	void (*churn)(void *arg);		/* storm.h; says keeper_round(), and keeper_wrong() of what is not as it should be */
 	u64 (*deferred_now)(void);
+	unsigned (*check)(void);		/* faults of the allocator while handlers have pages of it; NULL: nothing to ask */
 	void (*read_stats)(struct nolock_stats *stats);
 };
 

@@ -140,6 +140,7 @@ static const struct keeper keeper = {
 	.lock_holder = lock_holder,
 	.churn = churn,
 	.deferred_now = unmapped_deferred_now,
+	.check = unmapped_check,
 	.read_stats = unmapped_read_nolock_stats,
 };
 
