@@ -17,7 +17,7 @@
 #include "kernel/base/errno.h"
 
 #define HZ_MAX 20000u
-#define STOP_MS 1000u	/* that a last NMI may take to be delivered: who gives up waiting counts it as nobody's */
+#define MESSAGE_US 10u	/* for a message of an IOAPIC to arrive: a multiple of what the slowest bus takes */
 
 static nmi_handler_fn handler;
 
@@ -109,21 +109,23 @@ int nmi_storm_start(u32 hz, u32 cpu)
 	return 0;
 }
 
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
 /*
- * One that was sent before the line was masked may still be on its way: an NMI of our own, sent behind it, is taken with it or after
- * it.
+ * One that was sent before the line was masked may still be on its way: to the CPU for a moment, and there until it runs, which on a
+ * virtual machine may take long. A CPU takes an NMI before anything else it does, so who answers a call has come to the end of it. An
+ * NMI of our own would not do: the storm's last may be taken for it, and itself come later.
  */
 static void flush_nmis(u32 cpu)
 {
-	struct ipi_stats before, now;
-	u64 end = arch_cycles() + timer_frequency() / 1000 * STOP_MS;
+	cpumask_t one = { { 0 } };
 
-	ipi_read_stats(cpu, &before);
-	ipi_nmi(cpu);
-	do {
-		arch_relax();
-		ipi_read_stats(cpu, &now);
-	} while (now.nmis_received == before.nmis_received && arch_cycles() < end);
+	cpumask_set(&one, cpu);
+	timer_spin_us(MESSAGE_US);
+	ipi_call(&one, nothing, NULL, NULL);
 }
 
 void nmi_storm_stop(void)

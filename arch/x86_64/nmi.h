@@ -36,7 +36,7 @@ void nmi_init(struct nmi_isa_line pit);
  *   -EINVAL  no such CPU, or an hz out of reach (1..20,000; the PIT: 19..20,000)
  */
 int nmi_storm_start(u32 hz, u32 cpu) __must_check;
-/* No more from here on: the last one has been taken. Nothing if there is no storm. Task context, interrupts on. */
+/* No more from here on: the last one's handler has returned. Nothing if there is no storm. Task context, interrupts on, no spinlock. */
 void nmi_storm_stop(void);
 /* NMIs of storms that the CPU has taken since boot. */
 u64 nmi_storm_count(u32 cpu);
