@@ -89,6 +89,15 @@ class Running(unittest.TestCase):
         items = [self.shell("a", "exit 0"), self.shell("b", "exit 1"), self.shell("c", "exit 77")]
         self.assertEqual(self.run_items(*items), (1, 1, 1))
 
+    def test_what_a_failed_test_said_is_shown(self):
+        said = "echo '  # s.%s: is 1 (a.c:5)'; echo '  %s %s'; "
+        flood = "for i in $(seq 100); do echo \"# counter $i\"; done; "
+        self.run_items(self.shell("a", said % ("x", "ok 1", "x") + said % ("y", "not ok 2", "y") + flood + "exit 1"))
+        self.assertIn("|   # s.y: is 1 (a.c:5)\n      |   not ok 2 y\n", self.output)
+        self.assertIn("# counter 100\n", self.output)
+        self.assertNotIn("s.x", self.output)
+        self.assertNotIn("# counter 50\n", self.output)
+
     def test_killed_and_hung(self):
         items = [self.shell("a", "kill -9 $$"), self.shell("b", "sleep 60 & sleep 60", timeout=1)]
         self.assertEqual(self.run_items(*items), (0, 2, 0))
