@@ -36,12 +36,12 @@ u64 slab_bad_frees;
 
 /* ---- Geometry ---- */
 
-static u32 object_bytes(const struct slab_cache *cache)
+static inline u32 object_bytes(const struct slab_cache *cache)
 {
 	return (u32)align_up(cache->size, 16);
 }
 
-static u32 words_of(u32 objects)
+static inline u32 words_of(u32 objects)
 {
 	return (objects + WORD_BITS - 1) / WORD_BITS;
 }
@@ -65,34 +65,42 @@ static void set_geometry(struct slab_cache *cache)
 	store_release(&cache->per_slab, ((u32)PAGE_SIZE - tail_bytes(bytes)) / bytes);
 }
 
-static inline u32 *used_bits(const struct slab_cache *cache, struct page *page)
+/* The bits of a slab. */
+struct slab_bits {
+	u32 *used, *ready;
+	u32 words;	/* of each */
+	u32 last;	/* which bits of the last word stand for an object; all bits of the others do */
+};
+
+static inline struct slab_bits bits_of(const struct slab_cache *cache, struct page *page)
 {
 	u32 n = load_relaxed(&cache->per_slab);
+	struct slab_bits b = { .words = words_of(n), .last = UINT32_MAX >> (-n % WORD_BITS) };
 
 	if (n <= WORD_BITS)
-		return (u32 *)&page->objects;
-	return (u32 *)((char *)page_to_virt(page) + PAGE_SIZE) - 2 * words_of(n);
+		b.used = (u32 *)&page->objects;
+	else
+		b.used = (u32 *)((char *)page_to_virt(page) + PAGE_SIZE) - 2 * b.words;
+	b.ready = b.used + b.words;
+	return b;
 }
 
-static inline u32 *ready_bits(const struct slab_cache *cache, struct page *page)
+static inline u32 word_mask(const struct slab_bits *b, u32 w)
 {
-	return used_bits(cache, page) + words_of(load_relaxed(&cache->per_slab));
+	return w == b->words - 1 ? b->last : UINT32_MAX;
 }
 
-/* Bits of word w that stand for an object. */
-static u32 word_mask(const struct slab_cache *cache, u32 w)
+static inline u32 index_of(const struct slab_cache *cache, const void *object)
 {
-	u32 left = load_relaxed(&cache->per_slab) - w * WORD_BITS;
-
-	return left >= WORD_BITS ? UINT32_MAX : (u32)BIT(left) - 1;
+	return (u32)(((u64)object & (PAGE_SIZE - 1)) * load_relaxed(&cache->reciprocal) >> 32);
 }
 
-static void *object_at(const struct slab_cache *cache, const struct page *page, u32 index)
+static inline void *object_at(const struct slab_cache *cache, const struct page *page, u32 index)
 {
 	return (char *)page_to_virt(page) + index * object_bytes(cache);
 }
 
-const char *slab_find(const void *pointer, struct slab_object *out)
+static inline const char *find(const void *pointer, struct slab_object *out)
 {
 	u64 pa = (u64)pointer - arch_mm.direct_ptr, offset = pa & (PAGE_SIZE - 1);
 	pfn_t pfn = pa >> PAGE_SHIFT;
@@ -109,20 +117,30 @@ const char *slab_find(const void *pointer, struct slab_object *out)
 	return NULL;
 }
 
+const char *slab_find(const void *pointer, struct slab_object *out)
+{
+	return find(pointer, out);
+}
+
 void slab_mark_used(const void *object)
 {
 	struct page *page = virt_to_page(object);
 	const struct slab_cache *cache = (const struct slab_cache *)page->private;
-	u32 index = (u32)(((u64)object & (PAGE_SIZE - 1)) * load_relaxed(&cache->reciprocal) >> 32);
+	u32 index = index_of(cache, object);
 
-	fetch_or(&used_bits(cache, page)[index / WORD_BITS], (u32)BIT(index % WORD_BITS));
+	fetch_or(&bits_of(cache, page).used[index / WORD_BITS], (u32)BIT(index % WORD_BITS));
+}
+
+static inline bool mark_free(const struct slab_object *o)
+{
+	u32 bit = (u32)BIT(o->index % WORD_BITS);
+
+	return fetch_and(&bits_of(o->cache, o->page).used[o->index / WORD_BITS], ~bit) & bit || PLANTED(PLANT_SLAB_DOUBLE_FREE);
 }
 
 bool slab_mark_free(const struct slab_object *o)
 {
-	u32 bit = (u32)BIT(o->index % WORD_BITS);
-
-	return fetch_and(&used_bits(o->cache, o->page)[o->index / WORD_BITS], ~bit) & bit || PLANTED(PLANT_SLAB_DOUBLE_FREE);
+	return mark_free(o);
 }
 
 void slab_bad_free(const struct slab_cache *cache, const void *pointer, const char *why)
@@ -136,8 +154,8 @@ void slab_bad_free(const struct slab_cache *cache, const void *pointer, const ch
 /* A new one, on no list; all its objects are ready. Task context, or any. */
 static struct page *slab_new(struct slab_cache *cache, bool nolock)
 {
+	struct slab_bits b;
 	struct page *page;
-	u32 *used;
 
 	if (cache->account && (nolock ? account_charge_nolock(cache->account, 1) : account_charge(cache->account, 1)))
 		return NULL;
@@ -150,10 +168,10 @@ static struct page *slab_new(struct slab_cache *cache, bool nolock)
 	set_geometry(cache);
 	page->private = (u64)cache;
 	page->objects = 0;
-	used = used_bits(cache, page);
-	for (u32 w = 0; w < words_of(load_relaxed(&cache->per_slab)); w++) {
-		used[w] = 0;
-		ready_bits(cache, page)[w] = word_mask(cache, w);
+	b = bits_of(cache, page);
+	for (u32 w = 0; w < b.words; w++) {
+		b.used[w] = 0;
+		b.ready[w] = word_mask(&b, w);
 	}
 	page_put_class(page, PAGE_SLAB);
 	fetch_add(&cache->slabs, 1);
@@ -201,41 +219,44 @@ static void list_take(struct slab_cache *cache, struct page *page)
 		pfn_to_page(page->next)->prev = page->prev;
 }
 
-static bool none_ready(const struct slab_cache *cache, struct page *page)
+static inline bool none_ready(const struct slab_bits *b)
 {
-	const u32 *ready = ready_bits(cache, page);
-
-	for (u32 w = 0; w < words_of(load_relaxed(&cache->per_slab)); w++)
-		if (ready[w])
+	for (u32 w = 0; w < b->words; w++)
+		if (b->ready[w])
 			return false;
 	return true;
 }
 
-static bool all_ready(const struct slab_cache *cache, struct page *page)
+static inline bool all_ready(const struct slab_bits *b)
 {
-	const u32 *ready = ready_bits(cache, page);
-
-	for (u32 w = 0; w < words_of(load_relaxed(&cache->per_slab)); w++)
-		if (ready[w] != word_mask(cache, w))
+	for (u32 w = 0; w < b->words; w++)
+		if (b->ready[w] != word_mask(b, w))
 			return false;
 	return true;
 }
 
-/* An object out of a slab that has one ready; the slab is nobody else's, or the lock is held. */
-static void *slab_pop(struct slab_cache *cache, struct page *page)
+/*
+ * An object out of a slab that has one ready, to a caller (`use`) or to be on its way; the slab is nobody else's, or the lock is held.
+ * Returns whether it was the last.
+ */
+static __always_inline bool slab_pop(struct slab_cache *cache, struct page *page, bool use, void **object)
 {
-	u32 *ready = ready_bits(cache, page), w = 0, bit;
+	struct slab_bits b = bits_of(cache, page);
+	u32 w = 0, bit;
 
-	while (!ready[w])
+	while (!b.ready[w])
 		w++;
-	bit = (u32)__builtin_ctz(ready[w]);
-	ready[w] &= ready[w] - 1;
+	bit = (u32)__builtin_ctz(b.ready[w]);
+	b.ready[w] &= b.ready[w] - 1;
+	if (use)
+		fetch_or(&b.used[w], (u32)BIT(bit));
 	fetch_add(&cache->objects, 1);
-	return object_at(cache, page, w * WORD_BITS + bit);
+	*object = object_at(cache, page, w * WORD_BITS + bit);
+	return !b.ready[w] && none_ready(&b);
 }
 
 /* One of the cache's; NULL: none is ready. Locked. */
-static void *take_locked(struct slab_cache *cache)
+static inline void *take_locked(struct slab_cache *cache, bool use)
 {
 	struct page *page;
 	void *object;
@@ -243,23 +264,22 @@ static void *take_locked(struct slab_cache *cache)
 	if (cache->partial == PFN_NONE)
 		return NULL;
 	page = pfn_to_page(cache->partial);
-	object = slab_pop(cache, page);
-	if (none_ready(cache, page))
+	if (slab_pop(cache, page, use, &object))
 		list_take(cache, page);
 	return object;
 }
 
 /* Back into its slab. A slab that is empty then goes onto *empty. Locked. */
-static void give_locked(struct slab_cache *cache, void *object, u32 *empty)
+static __always_inline void give_locked(struct slab_cache *cache, struct page *page, u32 index, u32 *empty)
 {
-	struct page *page = virt_to_page(object);
-	u32 index = (u32)(((u64)object & (PAGE_SIZE - 1)) * load_relaxed(&cache->reciprocal) >> 32);
+	struct slab_bits b = bits_of(cache, page);
+	u32 w = index / WORD_BITS;
 
-	if (none_ready(cache, page))
+	if (!b.ready[w] && none_ready(&b))
 		list_push(cache, page);
-	ready_bits(cache, page)[index / WORD_BITS] |= (u32)BIT(index % WORD_BITS);
+	b.ready[w] |= (u32)BIT(index % WORD_BITS);
 	fetch_add(&cache->objects, -1ull);
-	if (!all_ready(cache, page))
+	if (b.ready[w] != word_mask(&b, w) || !all_ready(&b))
 		return;
 	list_take(cache, page);
 	page->next = *empty;
@@ -294,22 +314,21 @@ static void defer(struct slab_cache *cache, struct slab_deferred *first, struct 
 static bool is_deferred(const struct slab_cache *cache, const struct slab_deferred *d)
 {
 	struct slab_object o;
-	u32 bit;
+	struct slab_bits b;
+	u32 w, bit;
 
 	if (slab_find(d, &o) || o.cache != cache || load_relaxed(&d->check) != link_check(d, load_relaxed(&d->next)))
 		return false;
+	b = bits_of(cache, o.page);
+	w = o.index / WORD_BITS;
 	bit = (u32)BIT(o.index % WORD_BITS);
-	return !((load_relaxed(&used_bits(cache, o.page)[o.index / WORD_BITS]) |
-		  ready_bits(cache, o.page)[o.index / WORD_BITS]) & bit);
+	return !((load_relaxed(&b.used[w]) | b.ready[w]) & bit);
 }
 
-static void take_deferred(struct slab_cache *cache, u32 *empty)
+static __noinline void take_deferred(struct slab_cache *cache, u32 *empty)
 {
-	struct slab_deferred *d;
+	struct slab_deferred *d = exchange_acquire(&cache->deferred, NULL);
 
-	if (!load_relaxed(&cache->deferred))
-		return;
-	d = exchange_acquire(&cache->deferred, NULL);
 	while (d) {
 		struct slab_deferred *next;
 
@@ -318,22 +337,24 @@ static void take_deferred(struct slab_cache *cache, u32 *empty)
 			return;
 		}
 		next = d->next;
-		give_locked(cache, d, empty);
+		give_locked(cache, virt_to_page(d), index_of(cache, d), empty);
 		d = next;
 	}
 }
 
 /* Let the lock go, with whatever was deferred meanwhile; give empty slabs back. */
-static void cache_unlock(struct slab_cache *cache, u32 empty, bool nolock)
+static inline void cache_unlock(struct slab_cache *cache, u32 empty, bool nolock)
 {
 	for (;;) {
-		take_deferred(cache, &empty);
+		if (unlikely(load_relaxed(&cache->deferred) != NULL))
+			take_deferred(cache, &empty);
 		spin_unlock(&cache->lock);
 		fence_full();
-		if (PLANTED(PLANT_SLAB_DEFERRED_LOST) || !load_relaxed(&cache->deferred) || !spin_trylock(&cache->lock))
+		if (likely(!load_relaxed(&cache->deferred)) || PLANTED(PLANT_SLAB_DEFERRED_LOST) || !spin_trylock(&cache->lock))
 			break;
 	}
-	slabs_release(cache, empty, nolock);
+	if (unlikely(empty != PFN_NONE))
+		slabs_release(cache, empty, nolock);
 }
 
 /* Look after what this caller has deferred: whoever held the lock may have let it go before. */
@@ -346,74 +367,73 @@ static void deferred_retry(struct slab_cache *cache)
 
 /* ---- By the batch ---- */
 
-static unsigned take_ready(struct slab_cache *cache, void **objects, unsigned want)
+static inline unsigned take_ready(struct slab_cache *cache, bool use, void **objects, unsigned want)
 {
 	unsigned got = 0;
 	u32 empty = PFN_NONE;
 
 	spin_lock(&cache->lock);
-	while (got < want && (objects[got] = take_locked(cache)))
-		got++;
-	if (!got) {
+	if (unlikely(cache->partial == PFN_NONE && load_relaxed(&cache->deferred)))
 		take_deferred(cache, &empty);
-		while (got < want && (objects[got] = take_locked(cache)))
-			got++;
-	}
+	while (got < want && (objects[got] = take_locked(cache, use)))
+		got++;
 	cache_unlock(cache, empty, false);
 	return got;
 }
 
-unsigned slab_take(struct slab_cache *cache, void **objects, unsigned want)
+/* The first objects of a new slab are this caller's, before anybody else sees it. */
+static __noinline unsigned take_of_new(struct slab_cache *cache, bool use, void **objects, unsigned want)
 {
-	unsigned got = take_ready(cache, objects, want);
-	struct page *fresh;
+	struct page *fresh = slab_new(cache, false);
+	unsigned got = 0;
 
-	if (got)
-		return got;
-	fresh = slab_new(cache, false);
 	if (!fresh)
 		return 0;
-	/* Its first objects are this caller's, before anybody else sees it. */
-	while (got < want && !none_ready(cache, fresh))
-		objects[got++] = slab_pop(cache, fresh);
-	if (none_ready(cache, fresh))
-		return got;
+	while (got < want)
+		if (slab_pop(cache, fresh, use, &objects[got++]))
+			return got;
 	spin_lock(&cache->lock);
 	list_push(cache, fresh);
 	cache_unlock(cache, PFN_NONE, false);
 	return got;
 }
 
+unsigned slab_take(struct slab_cache *cache, void **objects, unsigned want)
+{
+	unsigned got = take_ready(cache, false, objects, want);
+
+	return likely(got) ? got : take_of_new(cache, false, objects, want);
+}
+
 /* The lock is not to be had: all objects of a new slab but one are deferred. */
 static void defer_rest(struct slab_cache *cache, struct page *fresh)
 {
-	struct slab_deferred *first = slab_pop(cache, fresh), *last = first;
+	struct slab_deferred *first, *last;
+	void *object;
+	bool through = slab_pop(cache, fresh, false, &object);
 
-	while (!none_ready(cache, fresh)) {
-		struct slab_deferred *d = slab_pop(cache, fresh);
-
-		link_set(d, first);
-		first = d;
+	for (first = last = object; !through; first = object) {
+		through = slab_pop(cache, fresh, false, &object);
+		link_set(object, first);
 	}
 	defer(cache, first, last);
 	deferred_retry(cache);
 }
 
-void *slab_take_nolock(struct slab_cache *cache)
+static inline void *take_nolock(struct slab_cache *cache, bool use)
 {
 	struct page *fresh;
 	void *object;
 
 	if (spin_trylock(&cache->lock)) {
-		object = take_locked(cache);
+		object = take_locked(cache, use);
 		cache_unlock(cache, PFN_NONE, true);
 		if (object)
 			return object;
 	}
 	fresh = slab_new(cache, true);
-	if (!fresh)
-		return NULL;
-	object = slab_pop(cache, fresh);
+	if (!fresh || slab_pop(cache, fresh, use, &object))
+		return fresh ? object : NULL;
 	if (spin_trylock(&cache->lock)) {
 		list_push(cache, fresh);
 		cache_unlock(cache, PFN_NONE, true);
@@ -423,22 +443,27 @@ void *slab_take_nolock(struct slab_cache *cache)
 	return object;
 }
 
+void *slab_take_nolock(struct slab_cache *cache)
+{
+	return take_nolock(cache, false);
+}
+
 void slab_give(struct slab_cache *cache, void *const *objects, unsigned nr)
 {
 	u32 empty = PFN_NONE;
 
 	spin_lock(&cache->lock);
 	for (unsigned i = 0; i < nr; i++)
-		give_locked(cache, objects[i], &empty);
+		give_locked(cache, virt_to_page(objects[i]), index_of(cache, objects[i]), &empty);
 	cache_unlock(cache, empty, false);
 }
 
-void slab_give_nolock(struct slab_cache *cache, void *object)
+static inline void give_nolock(struct slab_cache *cache, struct page *page, u32 index, void *object)
 {
 	u32 empty = PFN_NONE;
 
 	if (spin_trylock(&cache->lock)) {
-		give_locked(cache, object, &empty);
+		give_locked(cache, page, index, &empty);
 		cache_unlock(cache, empty, true);
 		return;
 	}
@@ -446,54 +471,64 @@ void slab_give_nolock(struct slab_cache *cache, void *object)
 	deferred_retry(cache);
 }
 
+void slab_give_nolock(struct slab_cache *cache, void *object)
+{
+	give_nolock(cache, virt_to_page(object), index_of(cache, object), object);
+}
+
 /* ---- One object ---- */
 
-static void *hand_out(struct slab_cache *cache, void *object)
+static inline void *hand_out(const struct slab_cache *cache, void *object)
 {
-	slab_mark_used(object);
-	memset(object, 0, object_bytes(cache));
-	return object;
+	return memset(object, 0, object_bytes(cache));
 }
 
 void *slab_alloc(struct slab_cache *cache)
 {
 	void *object;
 
-	return slab_take(cache, &object, 1) ? hand_out(cache, object) : NULL;
+	return take_ready(cache, true, &object, 1) || take_of_new(cache, true, &object, 1) ? hand_out(cache, object) : NULL;
 }
 
 void *slab_alloc_nolock(struct slab_cache *cache)
 {
-	void *object = slab_take_nolock(cache);
+	void *object = take_nolock(cache, true);
 
 	return object ? hand_out(cache, object) : NULL;
 }
 
 /* Whether the object is the cache's and its caller's, who is no longer. */
-static bool take_back(struct slab_cache *cache, const void *object)
+static inline bool take_back(struct slab_cache *cache, const void *object, struct slab_object *o)
 {
-	struct slab_object o;
-	const char *why = slab_find(object, &o);
+	const char *why = find(object, o);
 
-	if (!why && o.cache != cache)
+	if (!why && unlikely(o->cache != cache))
 		why = "which is another cache's";
-	if (!why && !slab_mark_free(&o))
+	if (!why && unlikely(!mark_free(o)))
 		why = "which is free already";
-	if (why)
+	if (unlikely(why != NULL))
 		slab_bad_free(cache, object, why);
 	return !why;
 }
 
 void slab_free(struct slab_cache *cache, void *object)
 {
-	if (object && take_back(cache, object))
-		slab_give(cache, &object, 1);
+	struct slab_object o;
+	u32 empty = PFN_NONE;
+
+	if (!object || !take_back(cache, object, &o))
+		return;
+	spin_lock(&cache->lock);
+	give_locked(cache, o.page, o.index, &empty);
+	cache_unlock(cache, empty, false);
 }
 
 void slab_free_nolock(struct slab_cache *cache, void *object)
 {
-	if (object && take_back(cache, object))
-		slab_give_nolock(cache, object);
+	struct slab_object o;
+
+	if (object && take_back(cache, object, &o))
+		give_nolock(cache, o.page, o.index, object);
 }
 
 /* ---- Checks ---- */
@@ -507,16 +542,15 @@ static u64 bits_in(u32 word)
 	return nr;
 }
 
-static unsigned check_slab(const struct slab_cache *cache, struct page *page, u64 *out)
+static unsigned check_slab(const struct slab_bits *b, u64 *out)
 {
-	const u32 *used = used_bits(cache, page), *ready = ready_bits(cache, page);
 	unsigned faults = 0;
 
-	for (u32 w = 0; w < words_of(load_relaxed(&cache->per_slab)); w++) {
-		faults += (used[w] & ready[w]) != 0 || ((used[w] | ready[w]) & ~word_mask(cache, w));
-		*out += bits_in(word_mask(cache, w) & ~ready[w]);
+	for (u32 w = 0; w < b->words; w++) {
+		faults += (b->used[w] & b->ready[w]) != 0 || ((b->used[w] | b->ready[w]) & ~word_mask(b, w));
+		*out += bits_in(word_mask(b, w) & ~b->ready[w]);
 	}
-	return faults + all_ready(cache, page);
+	return faults + all_ready(b);
 }
 
 unsigned slab_check(const struct slab_cache *cache)
@@ -526,6 +560,7 @@ unsigned slab_check(const struct slab_cache *cache)
 
 	for (pfn_t pfn = 0; pfn < page_max_pfn; pfn++) {
 		struct page *page = pfn_to_page(pfn);
+		struct slab_bits b;
 
 		if (!pfn_valid(pfn)) {
 			pfn |= SECTION_FRAMES - 1;
@@ -533,9 +568,10 @@ unsigned slab_check(const struct slab_cache *cache)
 		}
 		if (page_class(page) != PAGE_SLAB || page->private != (u64)cache)
 			continue;
+		b = bits_of(cache, page);
 		slabs++;
-		ready += !none_ready(cache, page);
-		faults += check_slab(cache, page, &out);
+		ready += !none_ready(&b);
+		faults += check_slab(&b, &out);
 	}
 	for (u32 pfn = cache->partial; pfn != PFN_NONE && listed <= slabs; pfn = pfn_to_page(pfn)->next)
 		listed++;
