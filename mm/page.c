@@ -74,25 +74,32 @@ static struct page *allocation_of(pfn_t pfn)
 
 /*
  * The allocator does not look at the frames inside a block. That somebody has changed their class is noted in
- * the first one's flags, so that free_pages() knows when it has to look after all.
+ * the first one's flags, so that free_pages() knows when it has to look after all. Returns where what the note is about ends.
  */
+static struct page *note_class(struct page *page, pfn_t pfn, pfn_t end)
+{
+	struct page *head;
+
+	/* What is not the allocator's yet is inside nothing. */
+	if (page->flags & PAGE_HEAD || page_class(page) == PAGE_RESERVED || page_class(page) == PAGE_BOOT)
+		return page + 1;
+	head = allocation_of(pfn);
+	if (!head)
+		return page + 1;
+	page_flags_add(head, PAGE_CLASSED);
+	return MIN(head + (1ull << head->order), pfn_to_page(end));
+}
+
 void page_set_class(pfn_t pfn, u64 nr, enum page_class class)
 {
-	pfn_t noted = 0;	/* frames below this one: nothing more to note */
+	pfn_t end = pfn + nr;
 
-	for (pfn_t at = pfn; at < pfn + nr; at++) {
-		struct page *page = pfn_to_page(at);
+	while (pfn < end) {
+		struct page *page = pfn_to_page(pfn);
+		struct page *last = note_class(page, pfn, end);
 
-		/* What is not the allocator's yet is inside nothing. */
-		if (at >= noted && !(page->flags & PAGE_HEAD) && page_class(page) != PAGE_RESERVED &&
-		    page_class(page) != PAGE_BOOT) {
-			struct page *head = allocation_of(at);
-
-			if (head) {
-				page_flags_add(head, PAGE_CLASSED);
-				noted = page_to_pfn(head) + (1ull << head->order);
-			}
-		}
-		page_put_class(page, class);
+		for (; page < last; page++)
+			page_put_class(page, class);
+		pfn = page_to_pfn(page);
 	}
 }
