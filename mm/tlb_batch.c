@@ -361,6 +361,8 @@ int tlb_batch_finish(struct tlb_batch *b)
 
 bool tlb_lost(const struct pt_space *space)
 {
+	if (load_relaxed(&space->nr_cpus) == 1 && cpumask_has(&space->cpus, arch_this_cpu()->id))
+		return false;
 	for_each_cpu(cpu, &space->cpus)
 		if (!cpumask_has(arch_cpus_online(), cpu))
 			return true;
