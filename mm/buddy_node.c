@@ -82,6 +82,11 @@ static inline void list_unlink(struct page_lists *l, struct page *array, u32 pfn
 	l->nr[order]--;
 }
 
+static inline enum page_kind kind_of(const struct page *page)
+{
+	return load_relaxed(&page->flags) & PAGE_STEERED ? KIND_STEERED : KIND_PLAIN;
+}
+
 /*
  * They leave the lists in state PAGE_CACHED. A block of a higher order is used whole where that many are wanted, else its lower
  * half is, and so on. Blocks next to each other are written highest first: a stack hands them out in ascending order.
@@ -183,23 +188,60 @@ void node_give_all(struct node *n, unsigned order, struct page *const *slots, u6
 
 /* ---- near ---- */
 
-/*
- * A free block of this order in the aligned 2 MiB around a frame; NULL: none. A frame that shows this state is on the order's list:
- * coalesce() goes by the same.
- */
-static struct page *find_near(const struct page_lists *l, pfn_t pfn, unsigned order)
+static inline bool is_in(const struct page *page, u32 state)
 {
-	u32 wanted = l->state + (order << 8);
-	struct page *page, *end;
+	return load_relaxed(&page->state) == state;
+}
 
-	pfn &= ~(BLOCK_FRAMES - 1);
-	if (!pfn_valid(pfn))
-		return NULL;
-	page = pfn_to_page(pfn);
-	for (end = page + BLOCK_FRAMES; page < end; page += 1u << order)
-		if (load_relaxed(&page->state) == wanted)
+static inline bool any_of_four_is_in(const struct page *page, u64 step, u32 state)
+{
+	return is_in(page, state) || is_in(page + step, state) || is_in(page + 2 * step, state) || is_in(page + 3 * step, state);
+}
+
+/* The first of these frames, a step apart, that shows this state; NULL: none. Nearly all are looked at in vain, so eight at a time. */
+static struct page *find_state(struct page *page, struct page *end, u64 step, u32 state)
+{
+	struct page *last = end - 7 * step;
+
+	while (page < last && !any_of_four_is_in(page, step, state) && !any_of_four_is_in(page + 4 * step, step, state))
+		page += 8 * step;
+	for (; page < end; page += step)
+		if (is_in(page, state))
 			return page;
 	return NULL;
+}
+
+/* One of that kind. Who shows the state of a free block is on the order's list: coalesce() goes by the same. */
+static struct page *find_near_of(const struct node *n, enum page_kind kind, pfn_t pfn, unsigned order)
+{
+	struct page *first = pfn_to_page(pfn & ~(BLOCK_FRAMES - 1));
+	u64 step = 1ull << order;
+	struct page *from = pfn_to_page(pfn & ~(step - 1));
+	u32 state = n->lists[kind].state + (order << 8);
+	struct page *found;
+
+	if (!(n->lists[kind].filled >> order & 1))
+		return NULL;
+	found = find_state(from, first + BLOCK_FRAMES, step, state);
+	return found ? found : find_state(first, from, step, state);
+}
+
+/*
+ * A free block of this order in the aligned 2 MiB around a frame, looked for from that frame on, then from the first one; NULL: none.
+ * All there are of one kind: that frame's, but if it is inside a block it says nothing.
+ */
+static struct page *find_near(const struct node *n, pfn_t pfn, unsigned order, enum page_kind *kind)
+{
+	struct page *page;
+
+	if (!pfn_valid(pfn))
+		return NULL;
+	*kind = kind_of(pfn_to_page(pfn));
+	page = find_near_of(n, *kind, pfn, order);
+	if (page || load_relaxed(&pfn_to_page(pfn)->state) != state_inside(n))
+		return page;
+	*kind = KIND_STEERED;
+	return find_near_of(n, *kind, pfn, order);
 }
 
 static inline u32 allocated(struct page *page)
@@ -209,21 +251,20 @@ static inline u32 allocated(struct page *page)
 
 struct page *node_take_near(struct node *n, unsigned order, pfn_t near)
 {
-	for (unsigned kind = KINDS; kind-- > 0;) {
-		struct page_lists *l = &n->lists[kind];
-		struct page *page = NULL;
+	enum page_kind kind = KIND_PLAIN;
+	struct page *page = NULL;
+	struct page_lists *l;
 
-		if (order <= BLOCK_ORDER && l->filled >> order & 1)
-			page = find_near(l, near, order);
-		if (!page)
-			continue;
-		list_unlink(l, page_array, (u32)page_to_pfn(page), order);
-		store_relaxed(&page->state, (l->state ^ (PAGE_BUDDY ^ PAGE_CACHED) << 16) + (order << 8));
-		store_relaxed(&page->state, allocated(page));
-		n->allocs++;
-		return page;
-	}
-	return node_alloc_locked(n, order, ALLOC_UNMAPS);
+	if (order <= BLOCK_ORDER)
+		page = find_near(n, near, order, &kind);
+	if (!page)
+		return node_alloc_locked(n, order, ALLOC_UNMAPS);
+	l = &n->lists[kind];
+	list_unlink(l, page_array, (u32)page_to_pfn(page), order);
+	store_relaxed(&page->state, (l->state ^ (PAGE_BUDDY ^ PAGE_CACHED) << 16) + (order << 8));
+	store_relaxed(&page->state, allocated(page));
+	n->allocs++;
+	return page;
 }
 
 /* ---- steering ---- */
@@ -372,11 +413,6 @@ struct page *node_alloc(struct node *n, unsigned order, unsigned flags)
 }
 
 /* ---- free ---- */
-
-static inline enum page_kind kind_of(const struct page *page)
-{
-	return page->flags & PAGE_STEERED ? KIND_STEERED : KIND_PLAIN;
-}
 
 void node_free(struct node *n, struct page *page, unsigned order)
 {

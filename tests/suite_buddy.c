@@ -284,6 +284,46 @@ TEST_ID(buddy, upto_takes_the_largest_and_near, "PA1")
 	same_blocks(&before);
 }
 
+/* Behind the frame first, then from the front of its 2 MiB. */
+TEST_ID(buddy, near_goes_on_behind_the_frame, "PA1 UM2")
+{
+	static const struct {
+		u16 near, found;
+	} asked[] = { { 150, 200 }, { 200, 200 }, { 201, 301 }, { 302, 10 }, { 511, 10 }, { 0, 10 } };
+	struct held rest = HELD_NONE, singles = HELD_NONE;
+	struct buddy_stats before;
+	struct page *block, *page;
+	unsigned order;
+
+	read_drained(&before);
+	REQUIRE(block = alloc_pages(ORDER_2M, 0));
+	hold_everything(&rest);
+	free_pages(block, ORDER_2M);
+	buddy_drain();
+	while ((page = alloc_pages(0, 0)))
+		if (page != block + 10 && page != block + 200 && page != block + 301) {
+			page->next = singles.first;
+			singles.first = (u32)page_to_pfn(page);
+			singles.blocks++;
+		}
+	CHECK_EQ(singles.blocks, 509);
+	free_pages(block + 10, 0);
+	free_pages(block + 200, 0);
+	free_pages(block + 301, 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(asked); i++) {
+		buddy_drain();
+		page = alloc_pages_upto(0, 8, page_to_pfn(block) + asked[i].near, &order);
+		CHECK(page == block + asked[i].found);
+		CHECK_EQ(order, 0);
+		if (page)
+			free_pages(page, 0);
+	}
+	singles.frames = singles.blocks;
+	release(&singles);
+	release(&rest);
+	same_blocks(&before);
+}
+
 /* What is larger on this CPU's stack is better than what is on the lists; and what is light empties no stack. */
 TEST_ID(buddy, light_takes_what_lies_ready, "PA1")
 {
