@@ -154,6 +154,7 @@ static void count_blocks(pfn_t pfn, unsigned order, bool more)
 static int piece_unmap(struct page *page, unsigned order)
 {
 	struct um_node *n = &um_nodes[page->node];
+	u64 word = um_word(UM_INSIDE, 0, order, page->node);
 	pfn_t pfn = page_to_pfn(page);
 	int rc;
 
@@ -166,7 +167,7 @@ static int piece_unmap(struct page *page, unsigned order)
 	fetch_add(&um_cache.stats.flush_batches, 1);
 	page_set_class(pfn, BIT(order), PAGE_UNMAPPED);
 	for (u64 i = 0; i < BIT(order); i++)
-		page[i].private = um_word(UM_INSIDE, 0, order, page->node);
+		page[i].private = word;
 	count_blocks(pfn, order, true);
 	fetch_add(&n->frames, BIT(order));
 	fetch_add(&n->refills[order], 1);
@@ -271,15 +272,33 @@ static struct page *block_take(unsigned nid, unsigned order, int *rc)
 	return page;
 }
 
+/* What lies ready, the highest order first, below `most` down to `least`: while 2 MiB are not gathered, a block is found in the same look. */
+static struct page *highest_take(unsigned nid, unsigned least, unsigned most, int *rc)
+{
+	u8 *dry = &um_nodes[nid].dry[0];
+	struct page *page = NULL;
+
+	while (!page && *rc != -ENOMEM && most > least) {
+		page = piece_take_upto(nid, least, most - 1, &most, rc);
+		if (*rc == -EAGAIN)
+			break;
+	}
+	if (page && most == ORDER_2M)
+		store_relaxed(dry, 0);
+	return page;
+}
+
 /*
  * A block of the mode's, or of 2 MiB, or the highest order there is below. (Between 1 GiB and 2 MiB nothing is gained by more: a 2M leaf is
  * whole either way.) gather: what will just do, and all that CPUs hold back is gathered for it.
  */
 struct um_node *um_refill(unsigned nid, unsigned order, bool gather)
 {
+	u8 *dry = &um_nodes[nid].dry[0];
 	struct page *page = NULL;
 	unsigned most = ORDER_2M;
 	int rc = -EAGAIN;
+	u8 left;
 
 	if (gather) {
 		page = piece_take(nid, order, ALLOC_THIS_NODE, &rc);
@@ -287,13 +306,17 @@ struct um_node *um_refill(unsigned nid, unsigned order, bool gather)
 	}
 	if (um_block_order() == ORDER_1G)
 		page = block_take(nid, ORDER_1G, &rc);
-	if (!page && rc != -ENOMEM && order < ORDER_2M)
-		page = block_take(nid, ORDER_2M, &rc);
-	while (!page && rc != -ENOMEM && most > order) {
-		page = piece_take_upto(nid, order, most - 1, &most, &rc);
-		if (rc == -EAGAIN)
-			break;
+	left = load_relaxed(dry);
+	if (!page && rc != -ENOMEM && order < ORDER_2M) {
+		if (left) {
+			store_relaxed(dry, left - 1u);
+			most = ORDER_2M + 1;
+		} else {
+			page = block_take(nid, ORDER_2M, &rc);
+		}
 	}
+	if (!page)
+		page = highest_take(nid, order, most, &rc);
 	return page ? piece_list(page) : NULL;
 }
 
