@@ -32,6 +32,7 @@ struct node {
 	u64 frees;			/* blocks given back */
 	u64 fails;
 	u32 claimed;			/* frame of the last block that was kept for ALLOC_UNMAPS, or PFN_NONE */
+	u32 gigabyte;			/* where the next search for such a block begins */
 	struct deferred deferred __aligned(64);	/* frees by who could not have the lock */
 } __aligned(64);
 

@@ -13,11 +13,16 @@
 
 #include "kernel/base/bits.h"
 #include "mm/buddy_internal.h"
+#include "mm/directmap.h"
 #include "mm/plant.h"
 
 /* Blocks of 2 MiB in a gigabyte, in frames. */
 #define GIGABYTE_FRAMES (1ull << ORDER_1G)
 #define BLOCK_FRAMES (1ull << BLOCK_ORDER)
+
+/* Gigabytes that one request to unmap looks at, and searches, under the lock. */
+#define GIGABYTE_LOOKS 64u
+#define GIGABYTE_SEARCHES 4u
 
 /* Nothing is there, and nothing is deferred, until nodes_reset(). */
 struct node nodes[NODES_MAX] = { [0 ... NODES_MAX - 1] = { .lock = SPINLOCK_INIT_CLASS(LOCK_NODE), .deferred = DEFERRED_INIT } };
@@ -305,28 +310,43 @@ static u32 find_in_gigabyte(const struct node *n, pfn_t pfn, unsigned least, uns
 	return found;
 }
 
-/* Whether blocks of that gigabyte were kept for ALLOC_UNMAPS before: its leaf is split, or was. (Nodes may share one: a hint.) */
-static bool gigabyte_unmaps(pfn_t pfn)
+/*
+ * The same in the gigabytes that the direct map has in pieces already, from the one where the last search ended. Not all at once: the
+ * lock is held, and there may be very many without such a block.
+ */
+static u32 find_in_split(struct node *n, unsigned least, unsigned *order)
 {
-	pfn &= ~(GIGABYTE_FRAMES - 1);
-	return pfn_valid(pfn) && load_relaxed(&pfn_to_block(pfn)->unmaps);
+	u64 nr = (page_max_pfn + GIGABYTE_FRAMES - 1) / GIGABYTE_FRAMES;
+	unsigned searches = 0;
+
+	for (u64 looks = MIN(nr, GIGABYTE_LOOKS); looks && searches < GIGABYTE_SEARCHES; looks--) {
+		pfn_t at = n->gigabyte * GIGABYTE_FRAMES;
+
+		if (directmap_is_split(at)) {
+			u32 pfn = find_in_gigabyte(n, at, least, order);
+
+			if (pfn != PFN_NONE)
+				return pfn;
+			searches++;
+		}
+		n->gigabyte = n->gigabyte + 1 < nr ? n->gigabyte + 1 : 0;
+	}
+	return PFN_NONE;
 }
 
 /*
- * A free block of at least 2 MiB for frames that will lose their mapping: in the gigabyte of the last one, in another that had
- * some, or any.
+ * A free block of at least 2 MiB for frames that will lose their mapping: in a gigabyte that is split, in the one of the last such
+ * block, or any.
  */
-static u32 find_to_unmap(const struct node *n, unsigned least, unsigned *order)
+static u32 find_to_unmap(struct node *n, unsigned least, unsigned *order)
 {
-	u32 pfn = PFN_NONE;
+	u32 pfn;
 
 	if (!(n->lists[KIND_PLAIN].filled >> least))
 		return PFN_NONE;	/* aged memory: no use in looking everywhere */
-	if (n->claimed != PFN_NONE)
+	pfn = find_in_split(n, least, order);
+	if (pfn == PFN_NONE && n->claimed != PFN_NONE)
 		pfn = find_in_gigabyte(n, n->claimed, least, order);
-	for (pfn_t at = 0; pfn == PFN_NONE && at < page_max_pfn; at += GIGABYTE_FRAMES)
-		if (gigabyte_unmaps(at))
-			pfn = find_in_gigabyte(n, at, least, order);
 	if (pfn == PFN_NONE) {
 		*order = least + (unsigned)__builtin_ctz(n->lists[KIND_PLAIN].filled >> least);
 		pfn = n->lists[KIND_PLAIN].head[*order];
@@ -349,8 +369,6 @@ static u32 take_to_unmap(struct node *n, unsigned order)
 		list_push(l, page_array, pfn + (1u << o), o);
 	}
 	n->claimed = pfn;
-	if (pfn_valid(pfn & ~(GIGABYTE_FRAMES - 1)))
-		store_relaxed(&pfn_to_block(pfn & ~(GIGABYTE_FRAMES - 1))->unmaps, 1);
 	return pfn;
 }
 

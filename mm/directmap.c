@@ -91,6 +91,15 @@ static struct range direct_va(pfn_t pfn, u64 nr)
 	return range_len(arch_mm.direct_base + (pfn << PAGE_SHIFT), nr << PAGE_SHIFT);
 }
 
+bool directmap_is_split(pfn_t pfn)
+{
+	u64 va = arch_mm.direct_base + (pfn << PAGE_SHIFT);
+	/* No further than the tables that are never freed. */
+	struct pt_slot s = pt_walk_lockless_to(kernel_space.root, kernel_space.levels, va, PT_1G);
+
+	return s.level == PT_1G && pte_is_table(s.value, PT_1G);
+}
+
 /* ---- Boot ---- */
 
 int directmap_add(struct range pa)

@@ -25,6 +25,12 @@ bool directmap_has(pfn_t pfn);
 u64 directmap_span(pfn_t pfn, u64 nr, bool *has);
 
 /*
+ * Whether the gigabyte that a frame is in is mapped by anything smaller than one leaf: to split more of it costs no 1G leaf. False
+ * before there is a direct map. Any context, no lock; it may change at once.
+ */
+bool directmap_is_split(pfn_t pfn);
+
+/*
  * Whether the owners of frames let their direct-map alias be made writable, or read-only: -EPERM for the image's constants,
  * and for what the kernel writes through the direct map (tables, slabs, the memory map).
  */

@@ -107,7 +107,6 @@ struct block {
 	u32 plan_2m;		/* scratch of a plan: number of the plan that splits this block's direct-map leaf */
 	u32 plan_1g;		/* the same for the gigabyte that this block is the first of */
 	u16 unmapped;		/* frames that the unmapped cache has, in use or not */
-	u16 unmaps;		/* of a gigabyte's first block: some of its blocks were kept for ALLOC_UNMAPS; a hint */
 };
 
 /* Class, order, flags and node as the word struct page has them in. */

@@ -439,7 +439,7 @@ static bool is_table_for(phys_t table, unsigned level, bool root, u64 va)
  * A table may be freed, and its frame be anything else, between any two steps. So what was read counts only if the frame was this
  * very table both before and after. An entry is read with acquire: what it points to was filled before it was stored.
  */
-struct pt_slot pt_walk_lockless(phys_t root, unsigned levels, u64 va)
+struct pt_slot pt_walk_lockless_to(phys_t root, unsigned levels, u64 va, unsigned stop)
 {
 	struct pt_slot s = { NULL, { 0 }, (u8)levels };
 	phys_t table = root;
@@ -449,13 +449,18 @@ struct pt_slot pt_walk_lockless(phys_t root, unsigned levels, u64 va)
 		s.value.raw = PLANTED(PLANT_RACE_WALK) ? load_relaxed(&s.pte->raw) : load_acquire(&s.pte->raw);
 		if (!is_table_for(table, s.level, s.level == levels, va) || s.value.raw == PT_POISON)
 			break;
-		if (!pte_is_table(s.value, s.level))
+		if (s.level == stop || !pte_is_table(s.value, s.level))
 			return s;
 		table = pte_table_pa(s.value);
 		s.level--;
 	}
 	s.value = (pte_t){ 0 };
 	return s;
+}
+
+struct pt_slot pt_walk_lockless(phys_t root, unsigned levels, u64 va)
+{
+	return pt_walk_lockless_to(root, levels, va, PT_4K);
 }
 
 /* ---- Split ---- */

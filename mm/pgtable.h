@@ -128,6 +128,8 @@ struct pt_slot pt_walk(struct pt_space *space, u64 va, unsigned stop);
  * freed meanwhile lead to an absent slot and nowhere else. slot.pte is not to be written through.
  */
 struct pt_slot pt_walk_lockless(phys_t root, unsigned levels, u64 va);
+/* Down to the entry of level `stop` at most, which may be a table's. */
+struct pt_slot pt_walk_lockless_to(phys_t root, unsigned levels, u64 va, unsigned stop);
 
 /* What a change does to a range. */
 enum pt_op {

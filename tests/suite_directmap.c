@@ -399,3 +399,80 @@ TEST_ID(directmap, a_refused_range_changes_nothing, "PT2")
 	page_set_class(page_to_pfn(page) + 15, 1, PAGE_KERNEL);
 	free_pages(page, 4);
 }
+
+/* ---- What loses its mapping comes from what is split already ---- */
+
+/* Whether a free block of 2 MiB of this CPU's node lies in a gigabyte that is split. */
+static bool split_has_block(void)
+{
+	bool has = false;
+
+	for (pfn_t pfn = 0; pfn < page_max_pfn && !has; pfn += BIT(ORDER_1G)) {
+		struct page *page = direct_level(pfn) < PT_1G ? fixture_block_in(pfn >> ORDER_1G) : NULL;
+
+		if (!page)
+			continue;
+		has = page->node == buddy_this_node();
+		free_pages(page, ORDER_2M);
+	}
+	buddy_drain();
+	return has;
+}
+
+TEST_ID(directmap, split_gigabytes_are_found, "PA1 PT1")
+{
+	unsigned nr[2] = { 0, 0 };
+
+	for (pfn_t pfn = 0; pfn < page_max_pfn; pfn += BIT(ORDER_1G)) {
+		bool split = directmap_is_split(pfn);
+
+		/* A hole in front says nothing of the rest: any entry below the gigabyte's own does. */
+		CHECK_EQ(split, direct_level(pfn) < PT_1G);
+		nr[split]++;
+	}
+	CHECK(!directmap_is_split(BIT(40)));
+	test_note("gigabytes=%u split=%u", nr[0] + nr[1], nr[1]);
+}
+
+static u64 level3_splits(void)
+{
+	struct directmap_stats s;
+
+	directmap_read_stats(&s);
+	return s.direct_map_level3_splits;
+}
+
+TEST_ID(directmap, unmapped_blocks_come_from_split_gigabytes, "PA1 UM2")
+{
+	struct page *whole, *page = NULL;
+	bool one_leaf;
+	u64 before;
+
+	if (!split_has_block())
+		SKIP("no free block of 2 MiB in a gigabyte that is split");
+	/* The last one was in a gigabyte that has one leaf. */
+	whole = alloc_pages(ORDER_1G, ALLOC_UNMAPS);
+	if (!whole)
+		SKIP("no free block of 1 GiB");
+	one_leaf = !directmap_is_split(page_to_pfn(whole)) && whole->node == buddy_this_node();
+	free_pages(whole, ORDER_1G);
+	if (!one_leaf)
+		SKIP("the free block of 1 GiB is not mapped by one leaf, or another node's");
+	before = level3_splits();
+	/* One request looks at some gigabytes, the next one at those behind them. */
+	for (pfn_t pfn = 0; pfn < page_max_pfn && !page; pfn += BIT(ORDER_1G)) {
+		page = alloc_pages(ORDER_2M, ALLOC_UNMAPS);
+		REQUIRE(page);
+		if (!directmap_is_split(page_to_pfn(page))) {
+			free_pages(page, ORDER_2M);
+			buddy_drain();
+			page = NULL;
+		}
+	}
+	REQUIRE(page);
+	CHECK(directmap_is_split(page_to_pfn(page)));
+	CHECK_EQ(set_direct_map_invalid(page_to_pfn(page), BIT(ORDER_2M)), 0);
+	CHECK_EQ(level3_splits(), before);
+	CHECK_EQ(set_direct_map_default(page_to_pfn(page), BIT(ORDER_2M)), 0);
+	free_pages(page, ORDER_2M);
+}

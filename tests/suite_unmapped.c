@@ -651,8 +651,8 @@ TEST_ID(unmapped, frees_coalesce, "UM1 UM3")
 #define PATTERN 0x5ec2e75ec2e75ec2ull
 
 /*
- * Have the next block that a refill takes full of a pattern. Returns its first frame. Asked the second time, the allocator answers from
- * the gigabyte of the first one, and goes on to do so.
+ * Have the next block that a refill takes full of a pattern. Returns its first frame. Asked the second time, the allocator answers as
+ * the first time (mm/buddy_node.c: a gigabyte that is split, or the one of the last answer), and goes on to do so.
  */
 static pfn_t dirty_block(void)
 {
