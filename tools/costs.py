@@ -29,7 +29,7 @@ FIGURES = ("insns", "percent")
 HEADER = """\
 # What operations cost on one CPU: median instructions of the row `costs-again` (tests/qemu/matrix.py), QEMU -icount, 4 GiB.
 # make test fails when one is more than `percent` and {slack} instructions above. tools/costs.py --update writes this file, and keeps
-# `percent`: {tolerance}, and more where chance has a part (beside 2,000 objects, the shape of a tree).
+# `percent`: {tolerance}, and more where chance has a part (`pages`, whether a frame splits a leaf; beside 2,000, the shape of a tree).
 # cc={compiler}
 """
 COMPILER = re.compile(rb"GCC: \([^)]*\) [0-9.]+|clang version [0-9.]+")
