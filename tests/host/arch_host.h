@@ -83,6 +83,7 @@ struct host {
 	struct rng rng;			/* of the simulation alone, never of a test's choices */
 	cpumask_t online;
 	cpumask_t deaf;			/* these do not acknowledge a shootdown */
+	cpumask_t coming;		/* in tlb_space_enter(): not lazy any more, maybe behind still; they use no address of it */
 	u64 faults[HOST_FAULTS];
 	u64 shootdowns[HOST_CPUS_MAX];	/* received, by CPU */
 	u64 rendezvous;

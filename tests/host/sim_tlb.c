@@ -519,14 +519,17 @@ void sim_note_change(struct range va)
 	changes[nr_changes++] = va;
 }
 
-/* Whether the CPU promised not to use its user half, and so may be behind. */
+/*
+ * Whether the CPU promised not to use its user half, and so may be behind, or is about to catch up. Asked with its cache locked: it does
+ * not come to the end of that meanwhile.
+ */
 static bool is_lazy(u32 cpu, u64 va)
 {
 	if (va >> 63)
 		return false;
 	for (struct pt_space *s = pt_space_next(NULL); s; s = pt_space_next(s))
 		if (s->root.raw == host_root(cpu))
-			return cpumask_has(&s->lazy, cpu);
+			return cpumask_has(&s->lazy, cpu) || cpumask_has(&host.coming, cpu);
 	return false;
 }
 

@@ -767,7 +767,9 @@ static void user_enter(void)
 {
 	u64 irqs = arch_irq_save();
 
+	cpumask_set(&host.coming, host_cpu());
 	tlb_space_enter(&user_space);
+	cpumask_clear(&host.coming, host_cpu());
 	if (host_root(host_cpu()) != user_space.root.raw)
 		arch_switch_root(user_space.root);
 	arch_irq_restore(irqs);
