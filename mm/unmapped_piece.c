@@ -307,7 +307,7 @@ struct um_node *um_refill(unsigned nid, unsigned order, bool gather)
 	if (um_block_order() == ORDER_1G)
 		page = block_take(nid, ORDER_1G, &rc);
 	left = load_relaxed(dry);
-	if (!page && rc != -ENOMEM && order < ORDER_2M) {
+	if (!page && rc != -ENOMEM) {
 		if (left) {
 			store_relaxed(dry, left - 1u);
 			most = ORDER_2M + 1;

@@ -336,6 +336,29 @@ TEST_ID(unmapped_nodes, each_gives_its_own, "UM1 UM2 UM5")
 	end();
 }
 
+/* A node's memory comes before what the others' caches hold, whole blocks too. */
+TEST_ID(unmapped_nodes, its_memory_before_others_caches, "UM1 UM2")
+{
+	static const u8 orders[] = { 0, 4, UNMAPPED_ORDER_MAX };
+	unsigned nid = buddy_this_node(), other = (nid + 1) % buddy_nodes();
+	struct page *page;
+
+	if (buddy_nodes() == 1)
+		SKIP("one node");
+	if (free_of_node(nid) >> ORDER_2M <= 8 || free_of_node(other) >> ORDER_2M <= 8)
+		SKIP("a node with less than 8 blocks of 2 MiB");
+	begin();
+	for (unsigned i = 0; i < ARRAY_SIZE(orders); i++) {
+		unmapped_shrink(UNMAPPED_ALL);
+		REQUIRE(page = unmapped_pages_alloc(UNMAPPED_ORDER_MAX, UNMAPPED_THIS_NODE, (int)other, NULL));
+		unmapped_pages_free(page, UNMAPPED_ORDER_MAX);	/* a whole block, kept by the other */
+		REQUIRE(page = unmapped_pages_alloc(orders[i], 0, (int)nid, NULL));
+		CHECK_EQ(page->node, nid);
+		unmapped_pages_free(page, orders[i]);
+	}
+	end();
+}
+
 /* A node that has nothing left: others serve, but not those who insist. */
 TEST_ID(unmapped_nodes, others_serve_when_one_is_empty, "UM1 UM2")
 {

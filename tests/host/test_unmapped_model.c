@@ -93,19 +93,22 @@ static void claim(struct live *l)
 	m.frames += BIT(l->order);
 }
 
-static bool has_memory(int nid)
+/* Whether a block of that order lies ready in the page allocator. */
+static bool has_block(int nid, unsigned order)
 {
 	struct buddy_stats s;
 
 	buddy_read_node_stats((unsigned)nid, &s);
-	return s.free >> ORDER_2M > 8;
+	while (order < ORDER_MAX && !s.blocks[order])
+		order++;
+	return s.blocks[order];
 }
 
 static void do_alloc(void)
 {
 	struct live *l = &m.live[m.nr];
 	struct temp_map_stats before, after;
-	bool inject = !below(6);
+	bool inject = !below(6), has;
 
 	if (m.nr == LIVE_MAX)
 		return;
@@ -122,6 +125,7 @@ static void do_alloc(void)
 	l->nid = (int)below(buddy_nodes() + 1) - 1;
 	if (l->nid >= 0 && below(2))
 		l->flags |= UNMAPPED_THIS_NODE;
+	has = l->nid >= 0 && has_block(l->nid, l->order);
 	temp_map_read_stats(&before);
 	if (inject)
 		alloc_inject = (struct alloc_inject){ .armed = 1, .countdown = 1 + below(3) };
@@ -133,11 +137,11 @@ static void do_alloc(void)
 	if (!(l->flags & UNMAPPED_ZERO))
 		EXPECT(after.mappings == before.mappings);
 	if (!l->page) {
-		EXPECT(inject || (l->flags & UNMAPPED_THIS_NODE && !has_memory(l->nid)));
+		EXPECT(inject || (l->flags & UNMAPPED_THIS_NODE && !has));
 		m.fails++;
 		return;
 	}
-	if (l->nid >= 0 && !inject && has_memory(l->nid))
+	if (has && !inject)
 		EXPECT(l->page->node == l->nid);
 	m.allocs++;
 	m.nr++;
