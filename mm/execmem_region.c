@@ -46,8 +46,9 @@ struct region *region_of(u64 va)
 static struct page *take_frames(const struct execmem_params *row, unsigned order)
 {
 	bool exec = execmem_is_executable(row);
-	pfn_t pfn;
 	struct page *page;
+	pfn_t pfn;
+	u8 fill;
 
 	if (row->flags & EXECMEM_UNMAPPED)
 		page = unmapped_pages_alloc(order, UNMAPPED_MAY_RECLAIM | (exec ? UNMAPPED_NOSCRUB : UNMAPPED_ZERO),
@@ -58,12 +59,11 @@ static struct page *take_frames(const struct execmem_params *row, unsigned order
 		return page;
 	pfn = page_to_pfn(page);
 	page_set_class(pfn, BIT(order), PAGE_EXECMEM);
-	if (PLANTED(PLANT_EXECMEM_MAP_UNFILLED))
-		return page;
+	fill = PLANTED(PLANT_EXECMEM_MAP_UNFILLED) ? 0 : EXECMEM_INT3;
 	if (row->flags & EXECMEM_UNMAPPED)
-		temp_fill(pfn, BIT(order), EXECMEM_INT3);
+		temp_fill(pfn, BIT(order), fill);
 	else
-		memset(page_to_virt(page), EXECMEM_INT3, region_bytes(order));
+		memset(page_to_virt(page), fill, region_bytes(order));
 	return page;
 }
 

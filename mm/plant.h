@@ -27,7 +27,7 @@ enum mm_plant {
 	PLANT_UM_BUDDY_STAYS,		/* two of its blocks become one, and the second stays on its list */
 	PLANT_TEMP_LEFT_MAPPED,		/* a temporary mapping stays behind */
 	PLANT_EXECMEM_NO_INT3,		/* freed text is left as it is */
-	PLANT_EXECMEM_MAP_UNFILLED,	/* text is mapped executable with what its frames held before */
+	PLANT_EXECMEM_MAP_UNFILLED,	/* text is mapped executable with what its frames held before: zeros, say */
 	PLANT_EXECMEM_BOUNDS,		/* execmem_fill() lets one byte too many through */
 	PLANT_NO_SERIALISE,		/* memory of freed text is used again, and other CPUs are not asked to forget it */
 	PLANT_EXECMEM_ONE_RETURN,	/* of the blocks that a free empties only one goes back */

@@ -385,7 +385,8 @@ TEST_ID(user, control_a_plain_store_loses_a_d, "PT4")
 
 	if (set_up(host.nr_cpus)) {
 		pt_set_policy(&space, PT_COLLAPSE_OFF);
-		for (unsigned round = 0; round < 100; round++) {
+		/* Until one is: how soon a writer falls into the gap is chance. */
+		for (unsigned round = 0; round < 10000 && !lost; round++) {
 			change(PT_OP_MAP, range_len(VA, PAGE_SIZE), frame_pa(0), RW, 0);
 			start_writing((struct rng){ rng_next(&rng) });
 			for (unsigned i = 0; i < 100 && !mutator.written[0]; i++) {
