@@ -193,7 +193,7 @@ static void check(const char *how, u64 wanted, bool aimed, const struct nolock_s
 bool keeper_run(const struct keeper *keeper, storm_fn how)
 {
 	struct storm storm = { in_nmi, take_early, keeper->churn, keeper->lock_holder,
-			       cmdline.soak ? keeper->nmis_soak : keeper->nmis };
+			       cmdline.soak ? keeper->nmis_soak : keeper->nmis, 0 };
 	struct nolock_stats before;
 	u64 seed = test_rng().state;
 	const char *name;

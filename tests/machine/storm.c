@@ -6,6 +6,7 @@
 #include "arch/x86_64/ipi.h"
 #include "arch/x86_64/nmi.h"
 #include "kernel/base/atomic.h"
+#include "kernel/base/rng.h"
 #include "tests/machine/crew.h"
 #include "tests/test.h"
 
@@ -85,6 +86,7 @@ static bool is_among(u32 cpu, const u32 *ids, unsigned nr)
 /* Who holds a lock; now and then, when nobody does, anybody. */
 static void send(const u32 *ids, unsigned nr)
 {
+	struct rng rng = test_rng();
 	u64 sent[MAX_CPUS] = { 0 };
 
 	for (u64 spins = 0; !storm_over() && spins < SPINS_MAX; spins++) {
@@ -96,6 +98,8 @@ static void send(const u32 *ids, unsigned nr)
 			arch_relax();
 			continue;
 		}
+		for (u64 wait = rng_below(&rng, s.storm->scatter + 1ull); wait; wait--)
+			s.storm->lock_holder();
 		sent[cpu] = load_relaxed(&s.of[cpu]) + 1;
 		ipi_nmi(cpu);
 	}

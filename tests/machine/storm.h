@@ -14,6 +14,7 @@ struct storm {
 	void (*churn)(void *arg);	/* what it interrupts; until storm_over() */
 	u32 (*lock_holder)(void);	/* a CPU that holds one of the locks now; MAX_CPUS: none does */
 	u64 wanted;			/* NMIs, in all */
+	u32 scatter;			/* aimed: up to so many looks later, as one takes as long to arrive each time, and the lock may be gone */
 };
 
 /* Whether there have been enough of them. Any context. */

@@ -18,6 +18,7 @@
 #define NMIS_SOAK 100000u
 #define HELD 8u
 #define BURST 40u
+#define SCATTER 32u	/* looks at all locks: about as long as a burst */
 
 static const u16 sizes[] = { 16, 64, 64, 200, 1024, 2048, 5000 };
 
@@ -93,7 +94,7 @@ static void churn(void *arg)
 	}
 }
 
-static struct storm storm = { in_nmi, NULL, churn, kmalloc_lock_holder, NMIS };
+static struct storm storm = { in_nmi, NULL, churn, kmalloc_lock_holder, NMIS, SCATTER };
 
 static void begin(u32 cpus, struct kmalloc_stats *before)
 {
