@@ -423,7 +423,8 @@ int execmem_fill(void *dst, const void *src, u64 len)
 
 	spin_lock(&execmem.lock);
 	s = allocation_at(start, &region);
-	if (s && end > start && end - s->start <= s->asked + (PLANTED(PLANT_EXECMEM_BOUNDS) ? 1 : 0)) {
+	/* The planted bug stays inside the region: behind it there may be none. */
+	if (s && end > start && end - s->start <= s->asked + (PLANTED(PLANT_EXECMEM_BOUNDS) && end <= region->va->end)) {
 		const struct execmem_params *row = execmem_row(s->tag);
 		struct execmem_counters *c = &execmem.counters[s->tag];
 
