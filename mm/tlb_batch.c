@@ -242,6 +242,12 @@ static void raise_flushed(struct pt_space *space, u64 gen)
 		;
 }
 
+/* Whether nobody but this CPU uses the space, if it does. */
+static inline bool alone(const struct pt_space *space, u32 me)
+{
+	return load_relaxed(&space->nr_cpus) == (load_relaxed(&space->cpu_gen[me]) != TLB_GEN_NONE);
+}
+
 /* Ask other CPUs. Returns whether every CPU that may hold translations is up to date now. */
 static __noinline bool flush_others(struct tlb_batch *b, u32 me)
 {
@@ -287,13 +293,11 @@ static __always_inline void flush_everywhere(struct tlb_batch *b, u32 me)
 	struct pt_space *space = f->space;
 	u64 *mine = &space->cpu_gen[me];
 	u64 gen = f->gen_last;
-	bool alone;
 
 	counter_add(&tlb_stats[me].batches, 1);
 	fence_full();		/* our stores, before who uses the space is looked at */
 	flush_this_cpu(f, mine, &tlb_stats[me]);
-	alone = load_relaxed(&space->nr_cpus) == (load_relaxed(mine) != TLB_GEN_NONE);
-	if (alone || flush_others(b, me))
+	if (alone(space, me) || flush_others(b, me))
 		raise_flushed(space, gen);
 	tlb_flush_reset(f);
 }
@@ -361,7 +365,7 @@ int tlb_batch_finish(struct tlb_batch *b)
 
 bool tlb_lost(const struct pt_space *space)
 {
-	if (load_relaxed(&space->nr_cpus) == 1 && cpumask_has(&space->cpus, arch_this_cpu()->id))
+	if (alone(space, arch_this_cpu()->id))
 		return false;
 	for_each_cpu(cpu, &space->cpus)
 		if (!cpumask_has(arch_cpus_online(), cpu))
