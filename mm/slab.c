@@ -100,7 +100,7 @@ static inline void *object_at(const struct slab_cache *cache, const struct page 
 	return (char *)page_to_virt(page) + index * object_bytes(cache);
 }
 
-static inline const char *find(const void *pointer, struct slab_object *out)
+const char *slab_find(const void *pointer, struct slab_object *out)
 {
 	u64 pa = (u64)pointer - arch_mm.direct_ptr, offset = pa & (PAGE_SIZE - 1);
 	pfn_t pfn = pa >> PAGE_SHIFT;
@@ -117,11 +117,6 @@ static inline const char *find(const void *pointer, struct slab_object *out)
 	return NULL;
 }
 
-const char *slab_find(const void *pointer, struct slab_object *out)
-{
-	return find(pointer, out);
-}
-
 void slab_mark_used(const void *object)
 {
 	struct page *page = virt_to_page(object);
@@ -131,16 +126,11 @@ void slab_mark_used(const void *object)
 	fetch_or(&bits_of(cache, page).used[index / WORD_BITS], (u32)BIT(index % WORD_BITS));
 }
 
-static inline bool mark_free(const struct slab_object *o)
+bool slab_mark_free(const struct slab_object *o)
 {
 	u32 bit = (u32)BIT(o->index % WORD_BITS);
 
 	return fetch_and(&bits_of(o->cache, o->page).used[o->index / WORD_BITS], ~bit) & bit || PLANTED(PLANT_SLAB_DOUBLE_FREE);
-}
-
-bool slab_mark_free(const struct slab_object *o)
-{
-	return mark_free(o);
 }
 
 void slab_bad_free(const struct slab_cache *cache, const void *pointer, const char *why)
@@ -500,11 +490,11 @@ void *slab_alloc_nolock(struct slab_cache *cache)
 /* Whether the object is the cache's and its caller's, who is no longer. */
 static inline bool take_back(struct slab_cache *cache, const void *object, struct slab_object *o)
 {
-	const char *why = find(object, o);
+	const char *why = slab_find(object, o);
 
 	if (!why && unlikely(o->cache != cache))
 		why = "which is another cache's";
-	if (!why && unlikely(!mark_free(o)))
+	if (!why && unlikely(!slab_mark_free(o)))
 		why = "which is free already";
 	if (unlikely(why != NULL))
 		slab_bad_free(cache, object, why);
